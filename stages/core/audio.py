@@ -1,0 +1,120 @@
+"""Sound files, read whole or in part and written in the format that they came in."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import soundfile
+import soxr
+from jaxtyping import Float32
+
+from stages.core.errors import DenoisingError
+from stages.core.files import written
+
+# libsndfile's Vorbis encoder overflows its stack on very long single writes (libsndfile#709), so writing goes in blocks.
+_BLOCK = 1 << 16
+# Container and encoding pairs that libsndfile reads but does not write, and the lossless pair that replaces each.
+SUFFIXES = frozenset({".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".aifc", ".caf", ".au", ".snd", ".w64", ".rf64"})
+
+
+class AudioError(DenoisingError):
+    """A sound file that cannot be read to its end, or holds what is no sound."""
+
+
+@dataclass(frozen=True, slots=True)
+class FileFormat:
+    """Container, encoding and byte order of a sound file in libsndfile's words, such as WAV, PCM_16, FILE."""
+
+    container: str
+    encoding: str
+    endian: str
+
+
+def sound_files(folder: Path) -> list[Path]:
+    """All files below `folder` whose suffix is that of a sound file, sorted; hidden files and folders are passed over."""
+    found = (path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
+    return sorted(path for path in found if not any(part.startswith(".") for part in path.relative_to(folder).parts))
+
+
+def file_format(path: Path) -> FileFormat:
+    """The format of the sound file `path`; AudioError when it is not one."""
+    with _opened(path) as file:
+        return FileFormat(file.format, file.subtype, file.endian)
+
+
+def read_audio(path: Path, *, start: int = 0, n_samples: int | None = None) -> tuple[Float32[np.ndarray, "samples channels"], int]:
+    """The waveform in a sound file, full scale 1.0, and its sample rate in Hz.
+
+    Args:
+        path: a file that libsndfile reads.
+        start: first sample of the part that is wanted.
+        n_samples: length of that part; None is up to the end.
+
+    Raises:
+        AudioError: the file is no sound file, is shorter than its header or the part promises, or holds NaN or infinity.
+    """
+    with _opened(path) as file:
+        promised = file.frames - start if n_samples is None else n_samples
+        try:
+            if start:
+                file.seek(start)
+            waveform = file.read(promised, dtype="float32", always_2d=True)
+        except soundfile.SoundFileError as error:
+            raise AudioError(f"{path}: cannot be decoded to its end ({error}); replace or remove the file.") from None
+        sample_rate = int(file.samplerate)
+    if len(waveform) != promised:
+        raise AudioError(
+            f"{path}: truncated or corrupt: expected {promised} samples, found {len(waveform)}; replace or remove the file."
+        )
+    if not np.isfinite(waveform).all():
+        raise AudioError(f"{path}: holds samples that are NaN or infinite; replace or remove the file.")
+    return waveform, sample_rate
+
+
+def write_audio(path: Path, waveform: Float32[np.ndarray, "samples channels"], sample_rate: int, form: FileFormat) -> int:
+    """Writes a waveform atomically in the format `form`; returns how many values were clipped at full scale.
+
+    Encodings of whole numbers hold nothing above full scale, so values beyond ±1.0 are clipped on purpose; floating-point
+    encodings keep them.
+
+    Raises:
+        AudioError: libsndfile cannot write this format.
+    """
+    clipped = 0
+    if form.encoding not in ("FLOAT", "DOUBLE"):
+        clipped = int(np.count_nonzero(np.abs(waveform) > 1.0))
+        waveform = np.clip(waveform, -1.0, 1.0)
+    with written(path) as temporary:
+        try:
+            with soundfile.SoundFile(
+                temporary, "w", sample_rate, waveform.shape[1], form.encoding, form.endian, form.container
+            ) as file:
+                for first in range(0, len(waveform), _BLOCK):
+                    file.write(waveform[first : first + _BLOCK])
+        except (soundfile.SoundFileError, ValueError) as error:
+            raise AudioError(f"{path}: cannot be written as {form.container} {form.encoding}: {error}") from None
+    return clipped
+
+
+def resampled(waveform: Float32[np.ndarray, "samples *channels"], sample_rate: int, new_rate: int) -> Float32[np.ndarray, "new *channels"]:
+    """A waveform at another sample rate (Hz), by soxr in its high quality; unchanged when the rates are equal."""
+    if sample_rate == new_rate:
+        return waveform
+    return np.asarray(soxr.resample(waveform, sample_rate, new_rate, quality="HQ"), dtype=np.float32)
+
+
+def level_dbfs(waveform: Float32[np.ndarray, "..."]) -> float:
+    """The root mean square of a waveform in dB below full scale; -infinity for digital silence."""
+    power = float(np.mean(np.square(waveform, dtype=np.float64))) if waveform.size else 0.0
+    return 10 * np.log10(power) if power > 0 else -np.inf
+
+
+def _opened(path: Path) -> soundfile.SoundFile:
+    if not path.is_file():
+        raise AudioError(f"{path}: no such file.")
+    if path.stat().st_size == 0:
+        raise AudioError(f"{path}: the file is empty (0 bytes); replace or remove it.")
+    try:
+        return soundfile.SoundFile(path)
+    except (soundfile.SoundFileError, TypeError) as error:
+        raise AudioError(f"{path}: not a sound file that libsndfile reads ({error}); replace or remove it.") from None

@@ -1,0 +1,59 @@
+"""Checkpoints: weights, and in the same file all that is needed to rebuild the denoiser, read without running any code."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import ValidationError
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from stages.core.denoiser import Denoiser
+from stages.core.errors import DenoisingError
+from stages.core.files import written
+from stages.core.parameters import Model, Stft
+
+_FORMAT = "audio-denoising-rnn/1"
+
+
+class CheckpointError(DenoisingError):
+    """A weights file that is absent, damaged or not one of this project."""
+
+
+def save_checkpoint(path: Path, denoiser: Denoiser, training: dict[str, Any]) -> None:
+    """Writes a denoiser atomically to a safetensors file; `training` (JSON values) says how it came about."""
+    description = {
+        "format": _FORMAT,
+        "model": denoiser.model.model_dump(),
+        "stft": denoiser.stft.model_dump(),
+        "sample_rate": denoiser.sample_rate,
+        "training": training,
+    }
+    weights = {name: weight.detach().cpu().contiguous() for name, weight in denoiser.state_dict().items()}
+    with written(path) as temporary:
+        save_file(weights, temporary, metadata={"denoiser": json.dumps(description, sort_keys=True, allow_nan=False)})
+
+
+def load_checkpoint(path: Path, device: torch.device | str = "cpu") -> tuple[Denoiser, dict[str, Any]]:
+    """The denoiser in a file that `save_checkpoint` wrote, in evaluation mode on `device`, and how it came about.
+
+    Raises:
+        CheckpointError: no such file, a damaged one, or one that something else wrote.
+    """
+    if not path.is_file():
+        raise CheckpointError(f"{path}: no such weights file; train one with 'dvc repro train' or name another with --model.")
+    try:
+        with safe_open(path, framework="pt", device="cpu") as file:
+            text = (file.metadata() or {}).get("denoiser")
+            weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dictionary
+    except SafetensorError as error:
+        raise CheckpointError(f"{path}: damaged or not a safetensors file ({error}); train again or fetch it again.") from None
+    try:
+        description = json.loads(text or "{}")
+        denoiser = Denoiser(Model(**description["model"]), Stft(**description["stft"]), description["sample_rate"])
+        denoiser.load_state_dict(weights)
+    except (KeyError, ValidationError, RuntimeError, ValueError) as error:
+        found = "a safetensors file of another program" if text is None else f"one that this version cannot rebuild ({error})"
+        raise CheckpointError(f"{path}: expected weights written by the train stage, found {found}.") from None
+    return denoiser.to(device).eval(), description["training"]

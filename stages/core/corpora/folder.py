@@ -1,0 +1,142 @@
+"""Any folder of sound files as a corpus of speech or noise: nothing is copied, every file is read once and checked."""
+
+import re
+from collections.abc import Sequence
+from fnmatch import fnmatch
+from functools import partial
+from pathlib import Path, PurePosixPath
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+
+from stages.core import audio
+from stages.core.errors import DenoisingError
+from stages.core.files import file_digest
+from stages.core.manifest import SPLITS, Recording, Split
+from stages.core.parameters import Folder
+from stages.core.runtime import parallel
+from stages.core.seeds import generator
+
+LICENCE = "that of your recordings"
+# A file below this level holds nothing but the rounding noise of 16-bit silence (-96 dBFS and 6 dB of margin).
+_SILENCE_DBFS = -90.0
+
+
+class FolderError(DenoisingError):
+    """A folder corpus that is absent, empty, or holds files that cannot be used."""
+
+
+def recordings(settings: Folder, role: Literal["speech", "noise"], n_jobs: int) -> list[Recording]:
+    """The manifest rows of all sound files below `settings.path`, in the order of their paths.
+
+    Raises:
+        FolderError: no such folder, no sound file in it, files that are corrupt or silent (all are named), a pattern that
+            is no regular expression, or a table of splits that leaves files out.
+    """
+    key, root = f"download.{role}.folder", Path(settings.path)
+    paths = _sound_files(root, settings.exclude, key)
+    relative = [path.relative_to(root).as_posix() for path in paths]
+    groups = [_found(settings.group, name, f"{key}.group") for name in relative]
+    labels = [_found(settings.label, name, f"{key}.label") for name in relative]
+    table = _table(Path(settings.split_csv), f"{key}.split_csv")
+    if table:
+        splits, groups = _tabled(paths, groups, table, Path(settings.split_csv))
+    else:
+        splits = split_by_group(groups, settings.seed, settings.valid_share, settings.test_share)
+    rows = zip(paths, relative, groups, labels, splits, strict=True)
+    checked = parallel(partial(_recording, role), list(rows), n_jobs=n_jobs, description=f"reading {root}")
+    faults = [row for row in checked if isinstance(row, str)]
+    if faults:
+        listed = "\n  ".join(faults[:20]) + (f"\n  … and {len(faults) - 20} more" if len(faults) > 20 else "")
+        raise FolderError(f"{len(faults)} of {len(paths)} files cannot be used; mend, remove or list them in {key}.exclude:\n  {listed}")
+    return [row for row in checked if isinstance(row, Recording)]
+
+
+def split_by_group(groups: Sequence[str], seed: int, valid_share: float, test_share: float) -> list[Split]:
+    """The split of each item, such that all items of a group share one and the shares hold over the groups.
+
+    Groups are ordered by a seeded number of their own, so a new group moves at most its neighbours. Where there are three
+    groups or more and a share is above 0, its split holds at least one group.
+    """
+    ordered = sorted(set(groups), key=lambda group: (generator(seed, "split", group).random(), group))
+    counts = {name: round(len(ordered) * share) for name, share in (("test", test_share), ("valid", valid_share))}
+    if len(ordered) >= len(SPLITS):
+        counts = {name: max(n, int(share > 0)) for (name, n), share in zip(counts.items(), (test_share, valid_share), strict=True)}
+    first, second = counts["test"], counts["test"] + counts["valid"]
+    chosen: dict[str, Split] = {
+        group: "test" if place < first else "valid" if place < second else "train" for place, group in enumerate(ordered)
+    }
+    return [chosen[group] for group in groups]
+
+
+def _sound_files(root: Path, exclude: Sequence[str], key: str) -> list[Path]:
+    if not root.is_dir():
+        raise FolderError(f"{key}.path: {root.absolute()} is not a folder; set it to a folder of sound files.")
+    found = audio.sound_files(root)
+    kept = [path for path in found if not any(fnmatch(path.relative_to(root).as_posix(), pattern) for pattern in exclude)]
+    if not kept:
+        left_out = f" ({len(found)} were left out by {key}.exclude)" if found else ""
+        raise FolderError(f"{key}.path: no sound files in {root.absolute()}{left_out}; put WAV, FLAC, OGG or MP3 files there.")
+    return kept
+
+
+def _found(pattern: str, name: str, key: str) -> str:
+    try:
+        match = re.search(pattern, name)
+    except re.error as error:
+        raise FolderError(f"{key}: '{pattern}' is no regular expression: {error}.") from None
+    if match is None or not match.groups() or not match.group(1):
+        raise FolderError(f"{key}: '{pattern}' finds no group in '{name}'; it needs one (…) that matches every path.")
+    return match.group(1)
+
+
+def _table(path: Path, key: str) -> dict[Path, tuple[str, str]]:
+    """Split and speaker ('' if not given) of each file that the table lists."""
+    if not path.is_file():
+        raise FolderError(f"{key}: {path.absolute()} is missing; a table without rows (only 'path,split') splits by the shares.")
+    table = pd.read_csv(path, dtype=str, keep_default_na=False)
+    if not {"path", "split"} <= set(table.columns):
+        raise FolderError(f"{path}: expected the columns path and split, found {', '.join(table.columns)}.")
+    wrong = sorted(set(table["split"]) - set(SPLITS))
+    if wrong:
+        raise FolderError(f"{path}: '{wrong[0]}' is no split; use {', '.join(SPLITS)}.")
+    speakers = table["speaker"] if "speaker" in table.columns else [""] * len(table)
+    paths = ((path.parent / PurePosixPath(name)).resolve() for name in table["path"])
+    return dict(zip(paths, zip(table["split"], speakers, strict=True), strict=True))
+
+
+def _tabled(
+    paths: Sequence[Path], groups: Sequence[str], table: dict[Path, tuple[str, str]], source: Path
+) -> tuple[list[Split], list[str]]:
+    absent = [path for path in paths if path.resolve() not in table]
+    if absent:
+        raise FolderError(
+            f"{source}: {len(absent)} of {len(paths)} files are not listed, the first is {absent[0]}; "
+            "list every file, or empty the table to split by the shares."
+        )
+    rows = [table[path.resolve()] for path in paths]
+    named = [speaker or group for (_, speaker), group in zip(rows, groups, strict=True)]
+    splits: list[Split] = [split for (name, _) in rows for split in SPLITS if split == name]
+    seen: dict[str, tuple[Split, Path]] = {}
+    for group, split, path in zip(named, splits, paths, strict=True):
+        other, where = seen.setdefault(group, (split, path))
+        if other != split:
+            raise FolderError(f"{source}: '{group}' is in two splits: {where} in {other}, {path} in {split}; a speaker or recording belongs to one.")
+    return splits, named
+
+
+def _recording(role: str, row: tuple[Path, str, str, str, Split]) -> Recording | str:
+    path, name, group, label, split = row
+    try:
+        waveform, sample_rate = audio.read_audio(path)
+    except audio.AudioError as error:
+        return str(error)
+    if len(waveform) == 0:
+        return f"{path}: holds no samples."
+    if audio.level_dbfs(np.ascontiguousarray(waveform[:, 0])) < _SILENCE_DBFS:
+        return f"{path}: silent (its first channel is below {_SILENCE_DBFS:g} dBFS)."
+    return Recording(
+        id=f"folder/{name}", corpus="folder", path=str(path.absolute()), start=0, n_samples=len(waveform),
+        sample_rate=sample_rate, group=f"folder/{group}", label=label, split=split, content=file_digest(path),
+    )  # fmt: skip

@@ -1,0 +1,70 @@
+"""The denoiser: features, network and target together, from a noisy spectrogram to a clean one."""
+
+from collections.abc import Iterable
+
+import numpy as np
+import torch
+from jaxtyping import Complex64, Float32
+from torch import Tensor, nn
+
+from stages.core.features import LevelState, features, running_level
+from stages.core.network import RecurrentNetwork, State
+from stages.core.parameters import Model, Stft
+from stages.core.spectra import n_bins
+from stages.core.targets import TARGETS
+
+Spectrum = Complex64[Tensor, "batch frames bins"]
+
+
+class Denoiser(nn.Module):
+    """A network with all that is needed to use it: its target, its STFT and its sample rate (Hz)."""
+
+    def __init__(self, model: Model, stft: Stft, sample_rate: int) -> None:
+        """Builds a denoiser with untrained weights."""
+        super().__init__()
+        self.model, self.stft, self.sample_rate = model, stft, sample_rate
+        self.target = TARGETS[model.target](model.compression)
+        n_features = n_bins(stft) * (3 if self.target.needs_phase else 1)
+        self.feature_mean: Tensor
+        self.feature_scale: Tensor
+        self.register_buffer("feature_mean", torch.zeros(n_features))
+        self.register_buffer("feature_scale", torch.ones(n_features))
+        self.network = RecurrentNetwork(model, n_features, n_bins(stft) * self.target.outputs_per_bin)
+
+    @property
+    def frames_per_second(self) -> float:
+        """Frames of its spectrograms in one second."""
+        return self.sample_rate / self.stft.hop_length
+
+    def forward(self, mixture: Spectrum, state: State | None = None) -> tuple[Float32[Tensor, "batch frames outputs"], State]:
+        """The network's raw output for a levelled mixture, and the state after its last frame."""
+        inputs = (self._features(mixture) - self.feature_mean) / self.feature_scale
+        outputs: tuple[Tensor, State] = self.network(inputs, state)
+        return outputs
+
+    @torch.inference_mode()
+    def standardise(self, mixtures: Iterable[Spectrum]) -> None:
+        """Takes the mean and the standard deviation of each feature from levelled mixtures, all of which fit into memory.
+
+        Without it training is many times slower: features of one sign drive all units of the first layer together.
+        """
+        found = torch.cat([self._features(mixture).flatten(0, 1) for mixture in mixtures])
+        self.feature_mean.copy_(found.mean(0))
+        self.feature_scale.copy_(found.std(0) + 1e-3)
+
+    def _features(self, mixture: Spectrum) -> Float32[Tensor, "batch frames features"]:
+        return features(mixture, self.model.compression, phase=self.target.needs_phase)
+
+    def levelled(self, spectrum: Complex64[np.ndarray, "batch frames bins"], level: LevelState | None = None) -> tuple[np.ndarray, LevelState]:
+        """The running level of a noisy spectrogram, (batch, frames, 1), by which `forward` wants it divided."""
+        return running_level(spectrum, self.frames_per_second, level)
+
+    @torch.inference_mode()
+    def denoised(self, spectrum: Complex64[Tensor, "batch frames bins"]) -> Complex64[Tensor, "batch frames bins"]:
+        """The clean spectrogram estimated from a whole noisy one, on the device of the weights."""
+        device = next(self.parameters()).device
+        level = torch.from_numpy(self.levelled(spectrum.cpu().numpy())[0]).to(device)
+        mixture = spectrum.to(device) / level
+        raw, _ = self(mixture)
+        estimate: Tensor = self.target.estimate(self.target.activated(raw), mixture) * level
+        return estimate.to(spectrum.device)

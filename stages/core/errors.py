@@ -1,0 +1,9 @@
+"""The base of every error that a user can cause and mend."""
+
+
+class DenoisingError(Exception):
+    """A mistake in the input, the parameters or the surroundings that the user can mend.
+
+    Its message is one sentence or two that name the file or key, what was expected, what was found and how to mend it.
+    A stage prints the message without a traceback and ends with exit code 1.
+    """

@@ -1,0 +1,83 @@
+"""Files that appear whole or not at all, and digests of what they hold."""
+
+import hashlib
+import json
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+
+@contextmanager
+def written(path: Path) -> Iterator[Path]:
+    """Yields a temporary path beside `path` and moves it there once the block has ended well.
+
+    The temporary name starts with a dot and keeps the suffix of `path`, so that writers that go by the suffix work. The
+    folder is made. When the block raises, `path` is left as it was and the temporary file is removed.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(prefix=".partial-", suffix=path.suffix, dir=path.parent)
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        yield temporary
+        temporary.chmod(0o666 & ~_umask())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes `text` to `path` atomically, in UTF-8 and with LF line ends on every system."""
+    with written(path) as temporary:
+        temporary.write_text(text, encoding="utf-8", newline="\n")
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Writes `value` to `path` atomically as indented JSON; NaN and infinity are refused with ValueError."""
+    write_text(path, json.dumps(value, indent=2, allow_nan=False, ensure_ascii=False) + "\n")
+
+
+def fresh_folder(path: Path) -> Path:
+    """An empty folder at `path`: what an earlier, broken run left there is removed."""
+    if path.exists():
+        shutil.rmtree(path)
+    path.mkdir(parents=True)
+    return path
+
+
+def digest(*parts: bytes | str) -> str:
+    """The SHA-256 (64 hexadecimal digits) of `parts`, each taken with its length so that their borders count."""
+    sha = hashlib.sha256()
+    for part in parts:
+        data = part.encode() if isinstance(part, str) else part
+        sha.update(len(data).to_bytes(8, "big"))
+        sha.update(data)
+    return sha.hexdigest()
+
+
+def file_digest(path: Path) -> str:
+    """The SHA-256 (64 hexadecimal digits) of a file's bytes, read in blocks."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def code_digest() -> str:
+    """The SHA-256 of the source of every module of this package that is loaded in this process.
+
+    It is part of the key under which state outlives a run, so that state made by other code is never taken up.
+    """
+    package = __name__.split(".")[0]
+    names = {name for name in sys.modules if name.split(".")[0] == package}
+    sources = {str(getattr(sys.modules[name], "__file__", "")) for name in names}
+    return digest(*(Path(source).read_bytes() for source in sorted(sources) if source.endswith(".py")))
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

@@ -1,0 +1,64 @@
+"""The manifest: one row for each recording of a corpus, where it lies and to which split it belongs."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Literal, get_args
+
+import pandas as pd
+
+from stages.core.errors import DenoisingError
+from stages.core.files import write_text
+
+Split = Literal["train", "valid", "test"]
+SPLITS: tuple[Split, ...] = get_args(Split)
+
+
+class ManifestError(DenoisingError):
+    """A manifest that is absent or not as it was written."""
+
+
+@dataclass(frozen=True, slots=True)
+class Recording:
+    """One utterance or one noise recording, whole or as a part of a larger file.
+
+    `path` is absolute, or relative to the manifest's folder; `start` and `n_samples` (samples at `sample_rate` Hz) say
+    which part of that file is meant. `group` is what may not cross splits: the speaker of an utterance, the original
+    recording of a noise. `label` is the kind of a noise, or the language of an utterance. `content` is the SHA-256 of the
+    file's bytes, so that a changed file changes the manifest.
+    """
+
+    id: str
+    corpus: str
+    path: str
+    start: int
+    n_samples: int
+    sample_rate: int
+    group: str
+    label: str
+    split: Split
+    content: str
+
+
+def write_manifest(path: Path, recordings: Sequence[Recording]) -> None:
+    """Writes `recordings`, sorted by id, to the CSV file `path`; ids that occur twice raise ManifestError."""
+    ordered = sorted(recordings, key=lambda recording: recording.id)
+    for first, second in zip(ordered, ordered[1:], strict=False):
+        if first.id == second.id:
+            raise ManifestError(f"{path}: the id '{first.id}' occurs twice: {first.path} and {second.path}.")
+    columns = [field.name for field in fields(Recording)]
+    table = pd.DataFrame([asdict(recording) for recording in ordered], columns=columns)
+    write_text(path, table.to_csv(index=False, lineterminator="\n"))
+
+
+def read_manifest(path: Path) -> list[Recording]:
+    """The recordings of the manifest `path`, in the order of their ids; paths are resolved against its folder."""
+    if not path.is_file():
+        raise ManifestError(f"{path} is missing: run 'dvc repro download' first.")
+    text = {"id": str, "corpus": str, "path": str, "group": str, "label": str, "split": str, "content": str}
+    table = pd.read_csv(path, dtype=text, keep_default_na=False)
+    expected = [field.name for field in fields(Recording)]
+    if list(table.columns) != expected:
+        raise ManifestError(f"{path}: expected the columns {expected}, found {list(table.columns)}.")
+    rows = table.to_dict(orient="records")
+    return [Recording(**{str(k): v for k, v in row.items()} | {"path": str(path.parent / row["path"])}) for row in rows]

@@ -1,0 +1,44 @@
+"""The network: a stack of gated recurrent layers over frames, and a linear layer to the outputs."""
+
+from jaxtyping import Float32
+from torch import Tensor, nn
+
+from stages.core.parameters import Model
+
+# LSTM layers carry two tensors over time, GRU layers one.
+State = Tensor | tuple[Tensor, Tensor]
+
+
+class RecurrentNetwork(nn.Module):
+    """(batch, frames, n_inputs) to (batch, frames, n_outputs) by `layers` GRU (Cho et al. 2014) or LSTM layers."""
+
+    def __init__(self, settings: Model, n_inputs: int, n_outputs: int) -> None:
+        """Builds the layers with PyTorch's own first weights, but orthogonal recurrent ones (Saxe et al. 2014)."""
+        super().__init__()
+        cell = {"gru": nn.GRU, "lstm": nn.LSTM}[settings.cell]
+        self.recurrent = cell(
+            n_inputs,
+            settings.hidden,
+            num_layers=settings.layers,
+            batch_first=True,
+            # PyTorch warns about dropout between layers where there is only one.
+            dropout=settings.dropout if settings.layers > 1 else 0.0,
+            bidirectional=settings.bidirectional,
+        )
+        self.output = nn.Linear(settings.hidden * (2 if settings.bidirectional else 1), n_outputs)
+        for name, weight in self.recurrent.named_parameters():
+            if name.startswith("weight_hh"):
+                for gate in weight.data.chunk(weight.shape[0] // settings.hidden):
+                    nn.init.orthogonal_(gate)
+
+    def forward(
+        self, inputs: Float32[Tensor, "batch frames inputs"], state: State | None = None
+    ) -> tuple[Float32[Tensor, "batch frames outputs"], State]:
+        """The outputs and the state after the last frame, from which the next block may go on."""
+        hidden, state = self.recurrent(inputs, state)
+        return self.output(hidden), state
+
+
+def n_weights(network: nn.Module) -> int:
+    """How many numbers the network learns."""
+    return sum(weight.numel() for weight in network.parameters() if weight.requires_grad)

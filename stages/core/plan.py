@@ -1,0 +1,172 @@
+"""The plan of mixtures: who meets which noise at which SNR and level, decided in one cheap, seeded, serial pass."""
+
+import json
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+
+from stages.core.errors import DenoisingError
+from stages.core.files import write_text
+from stages.core.manifest import SPLITS, Recording, Split
+from stages.core.parameters import Mix
+from stages.core.seeds import generator
+
+
+class PlanError(DenoisingError):
+    """Corpora from which the mixtures that were asked for cannot be made."""
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """A stretch of a recording: `n_samples` samples of the file `path` from `start`, at the file's own `sample_rate` (Hz).
+
+    The recording occupies `whole` = (first sample, samples) of its file. A stretch that reaches beyond the end of the
+    recording goes on at its beginning. `gain_db` is relative to the other segments of the same mixture.
+    """
+
+    id: str
+    path: str
+    sample_rate: int
+    whole: tuple[int, int]
+    start: int
+    n_samples: int
+    gain_db: float
+
+
+@dataclass(frozen=True, slots=True)
+class Reverberation:
+    """A synthetic room: reverberation time, direct-to-reverberant ratio and the seed of its tail."""
+
+    rt60_s: float
+    drr_db: float
+    seed: int
+
+
+@dataclass(frozen=True, slots=True)
+class Mixture:
+    """One mixture of the plan; rendering is a pure function of this row and of the files that it names."""
+
+    id: str
+    split: Split
+    speaker: str
+    language: str
+    noise: str
+    n_samples: int
+    snr_db: float
+    level_dbfs: float
+    speech: tuple[Segment, ...]
+    noises: tuple[Segment, ...]
+    low_pass_hz: float | None
+    reverberation: Reverberation | None
+
+
+def planned(speech: Sequence[Recording], noise: Sequence[Recording], settings: Mix, sample_rate: int) -> list[Mixture]:
+    """All mixtures, train before valid before test, `settings.seconds` long at `sample_rate` Hz.
+
+    Each is drawn by a generator of its own, so more mixtures leave the earlier ones as they are. SNRs are drawn evenly from
+    a range in training and taken in turn from a grid in validation and test.
+
+    Raises:
+        PlanError: a split has no speech or no noise, or a noise is too short and may not be repeated.
+    """
+    _check_lengths(noise, settings)
+    counts = {"train": settings.n_train, "valid": settings.n_valid, "test": settings.n_test}
+    mixtures = []
+    for split in SPLITS:
+        utterances = [recording for recording in speech if recording.split == split]
+        noises = [recording for recording in noise if recording.split == split]
+        for what, found in (("speech", utterances), ("noise", noises)):
+            if not found:
+                raise PlanError(f"The {split} split has no {what}: the {what} corpora need recordings of more speakers or sources, or other shares.")
+        by_speaker = defaultdict(list)
+        for utterance in utterances:
+            by_speaker[utterance.group].append(utterance)
+        for index in range(counts[split]):
+            mixtures.append(_mixture(split, index, utterances, by_speaker, noises, settings, sample_rate))
+    return mixtures
+
+
+def write_plan(path: Path, mixtures: Sequence[Mixture]) -> None:
+    """Writes the plan as one JSON object in a line for each mixture."""
+    write_text(path, "".join(json.dumps(asdict(mixture), allow_nan=False) + "\n" for mixture in mixtures))
+
+
+def _mixture(
+    split: Split, index: int, utterances: Sequence[Recording], by_speaker: dict[str, list[Recording]],
+    noises: Sequence[Recording], settings: Mix, sample_rate: int,
+) -> Mixture:  # fmt: skip
+    random = generator(settings.seed, "mix", split, index)
+    n_samples = round(settings.seconds * sample_rate)
+    utterance = utterances[random.integers(len(utterances))]
+    count = min(int(random.integers(settings.n_noises[0], settings.n_noises[1] + 1)), len(noises))
+    chosen = [noises[place] for place in sorted(random.choice(len(noises), size=count, replace=False))]
+    grid = settings.snr_grid_db
+    snr_db = float(random.uniform(*settings.snr_db)) if split == "train" else grid[index % len(grid)]
+    return Mixture(
+        id=f"{split}-{index:06d}",
+        split=split,
+        speaker=utterance.group,
+        language=utterance.label,
+        noise="+".join(sorted({recording.label for recording in chosen})),
+        n_samples=n_samples,
+        snr_db=round(snr_db, 6),
+        level_dbfs=round(float(random.uniform(*settings.level_dbfs)), 6),
+        speech=_speech(random, utterance, by_speaker[utterance.group], settings.seconds),
+        noises=tuple(_stretch(random, recording, settings.seconds, random.uniform(-5, 5)) for recording in chosen),
+        low_pass_hz=_low_pass(random, settings) if split == "train" else None,
+        reverberation=_reverberation(random, settings) if split == "train" else None,
+    )
+
+
+def _speech(random: np.random.Generator, first: Recording, same_speaker: Sequence[Recording], seconds: float) -> tuple[Segment, ...]:
+    """Utterances of one speaker, one after another, until `seconds` are filled; a longer one is cut at a random place."""
+    others = [recording for recording in same_speaker if recording.id != first.id]
+    queue = [first, *(others[place] for place in random.permutation(len(others)))]
+    segments, remaining, place = [], seconds, 0
+    while remaining > 1e-6:
+        recording = queue[place % len(queue)]
+        place += 1
+        length = min(remaining, recording.n_samples / recording.sample_rate)
+        segments.append(_stretch(random, recording, length, 0.0))
+        remaining -= length
+    return tuple(segments)
+
+
+def _stretch(random: np.random.Generator, recording: Recording, seconds: float, gain_db: float) -> Segment:
+    n_samples = round(seconds * recording.sample_rate)
+    last = recording.n_samples - n_samples
+    start = int(random.integers(last + 1)) if last >= 0 else int(random.integers(recording.n_samples))
+    return Segment(
+        id=recording.id, path=recording.path, sample_rate=recording.sample_rate, whole=(recording.start, recording.n_samples),
+        start=start, n_samples=n_samples, gain_db=round(float(gain_db), 6),
+    )  # fmt: skip
+
+
+def _low_pass(random: np.random.Generator, settings: Mix) -> float | None:
+    hit, cutoff = random.random() < settings.low_pass.probability, random.uniform(*settings.low_pass.cutoff_hz)
+    return round(float(cutoff), 3) if hit else None
+
+
+def _reverberation(random: np.random.Generator, settings: Mix) -> Reverberation | None:
+    hit = random.random() < settings.reverberation.probability
+    room = Reverberation(
+        round(float(random.uniform(*settings.reverberation.rt60_s)), 6),
+        round(float(random.uniform(*settings.reverberation.drr_db)), 6),
+        int(random.integers(2**31)),
+    )
+    return room if hit else None
+
+
+def _check_lengths(noise: Sequence[Recording], settings: Mix) -> None:
+    short = [recording for recording in noise if recording.n_samples < settings.seconds * recording.sample_rate - 1]
+    if short and settings.short_noise == "refuse":
+        first = min(short, key=lambda recording: recording.n_samples / recording.sample_rate)
+        raise PlanError(
+            f"{len(short)} of {len(noise)} noise recordings are shorter than the mixtures (mix.seconds = {settings.seconds:g}); the shortest, "
+            f"{first.id}, lasts {first.n_samples / first.sample_rate:.2f} s. Set mix.short_noise=repeat to loop them, or lower mix.seconds."
+        )
+
+

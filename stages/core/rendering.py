@@ -1,0 +1,90 @@
+"""From one row of the plan to waveforms: the mixture and the speech in it."""
+
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float32
+from scipy import signal
+
+from stages.core.audio import level_dbfs, read_audio, resampled
+from stages.core.errors import DenoisingError
+from stages.core.plan import Mixture, Reverberation, Segment
+
+Waveform = Float32[np.ndarray, "samples"]
+# Peaks stay below this; the rest of full scale is left to resampling and to lossy encoders.
+_PEAK = 0.98
+# A stretch below this level is a pause: an SNR against it would blow rounding noise up to the level of speech.
+_PAUSE_DBFS = -80.0
+
+
+class RenderingError(DenoisingError):
+    """A mixture that cannot be made from the files that the plan names."""
+
+
+def rendered(mixture: Mixture, sample_rate: int) -> tuple[Waveform, Waveform]:
+    """The mixture and its speech, (samples,) each at `sample_rate` Hz, both with the same gain.
+
+    The noise is scaled so that 10·log10(Σ speech² / Σ noise²) over the whole mixture is exactly `mixture.snr_db`. The
+    level of the mixture is `mixture.level_dbfs` unless that would clip: then both are lower by the same gain.
+    The reference of a reverberated mixture is the reverberated speech: removing noise is asked for, not removing rooms.
+    """
+    speech = np.concatenate([_segment(part, sample_rate) for part in mixture.speech])
+    speech = _fitted(speech, mixture.n_samples)
+    noise = np.zeros(mixture.n_samples, np.float32)
+    for part in mixture.noises:
+        waveform = _fitted(_segment(part, sample_rate), mixture.n_samples)
+        noise += waveform * np.float32(10 ** ((part.gain_db - level_dbfs(waveform)) / 20))
+    if mixture.reverberation:
+        speech = _reverberated(speech, mixture.reverberation, sample_rate)
+    if mixture.low_pass_hz and mixture.low_pass_hz < sample_rate / 2:
+        speech, noise = (_low_passed(part, mixture.low_pass_hz, sample_rate) for part in (speech, noise))
+    noise *= np.float32(10 ** ((level_dbfs(speech) - level_dbfs(noise) - mixture.snr_db) / 20))
+    noisy = speech + noise
+    peak = max(float(np.abs(noisy).max()), float(np.abs(speech).max()))
+    gain = np.float32(min(10 ** ((mixture.level_dbfs - level_dbfs(noisy)) / 20), _PEAK / peak))
+    return noisy * gain, speech * gain
+
+
+def _segment(segment: Segment, sample_rate: int) -> Waveform:
+    """A stretch of a file's first channel, resampled; a stretch without sound moves to where the recording is loudest."""
+    first, length = segment.whole
+    if segment.start + segment.n_samples <= length:
+        waveform = _first_channel(segment, first + segment.start, segment.n_samples)
+        if level_dbfs(waveform) > _PAUSE_DBFS:
+            return resampled(waveform, segment.sample_rate, sample_rate)
+    whole = _first_channel(segment, first, length)
+    places = (segment.start + np.arange(segment.n_samples)) % length
+    waveform = whole[places]
+    if level_dbfs(waveform) <= _PAUSE_DBFS:
+        loudest = int(np.argmax(np.abs(whole)))
+        waveform = whole[(places - segment.start + loudest - segment.n_samples // 2) % length]
+    if level_dbfs(waveform) <= _PAUSE_DBFS - 20:
+        raise RenderingError(f"{segment.path}: {segment.id} is silent and cannot be mixed at an SNR; remove it from its corpus.")
+    return resampled(waveform, segment.sample_rate, sample_rate)
+
+
+def _first_channel(segment: Segment, start: int, n_samples: int) -> Waveform:
+    waveform, sample_rate = read_audio(Path(segment.path), start=start, n_samples=n_samples)
+    if sample_rate != segment.sample_rate:
+        raise RenderingError(f"{segment.path}: expected {segment.sample_rate} Hz as in the manifest, found {sample_rate}; run 'dvc repro' again.")
+    return np.ascontiguousarray(waveform[:, 0])
+
+
+def _fitted(waveform: Waveform, n_samples: int) -> Waveform:
+    """Exactly `n_samples` samples: resampling can be a sample or two off."""
+    return np.pad(waveform[:n_samples], (0, max(0, n_samples - len(waveform))))
+
+
+def _low_passed(waveform: Waveform, cutoff_hz: float, sample_rate: int) -> Waveform:
+    sections = signal.butter(8, cutoff_hz, fs=sample_rate, output="sos")
+    return signal.sosfilt(sections, waveform).astype(np.float32)
+
+
+def _reverberated(waveform: Waveform, room: Reverberation, sample_rate: int) -> Waveform:
+    """The waveform in a synthetic room: a direct path and exponentially decaying noise (Polack 1988) 3 ms behind it."""
+    random = np.random.default_rng(room.seed)
+    delay, length = round(0.003 * sample_rate), round(room.rt60_s * sample_rate)
+    tail = random.standard_normal(length) * 10 ** (-3 * np.arange(length) / length)
+    tail *= 10 ** (-room.drr_db / 20) / np.sqrt(np.sum(tail**2))
+    response = np.concatenate([[1.0], np.zeros(delay), tail])
+    return signal.oaconvolve(waveform, response)[: len(waveform)].astype(np.float32)

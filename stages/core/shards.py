@@ -1,0 +1,110 @@
+"""Shards: spectrograms of many mixtures in one memory-mapped file of half-precision numbers.
+
+A shard is a NumPy file of float16, (frames, 2, bins, 2): for each frame the mixture and the speech, for each bin the real
+and the imaginary part, so that a stretch of frames is one contiguous read. Each mixture has one scale, a power of two that
+brings its largest number close to the top of float16's range; numbers 170 dB below it still have full precision.
+"""
+
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Complex64, Float16
+
+from stages.core.errors import DenoisingError
+from stages.core.files import file_digest, write_text, written
+
+Spectrum = Complex64[np.ndarray, "frames bins"]
+INDEX = "index.csv"
+# The largest float16 is 65504; one factor of two is left as a margin.
+_TOP = 32768.0
+
+
+class ShardError(DenoisingError):
+    """Shards that are absent or not as they were written."""
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """Where one mixture lies: `n_frames` frames from `start` in the file `shard`; stored numbers are `scale` times too large."""
+
+    id: str
+    shard: str
+    start: int
+    n_frames: int
+    scale: float
+    content: str
+
+
+def packed(mixture: Spectrum, speech: Spectrum) -> tuple[Float16[np.ndarray, "frames 2 bins 2"], float]:
+    """Both spectrograms in the layout of a shard, and their scale."""
+    both = np.stack([mixture, speech], axis=1)
+    numbers = both.view(np.float32).reshape(*both.shape, 2)
+    largest = float(np.abs(numbers).max())
+    scale = 2.0 ** np.floor(np.log2(_TOP / largest)) if largest > 0 else 1.0
+    return (numbers * np.float32(scale)).astype(np.float16), float(scale)
+
+
+def unpacked(numbers: Float16[np.ndarray, "*batch frames 2 bins 2"], scale: float | np.ndarray) -> Complex64[np.ndarray, "*batch frames 2 bins"]:
+    """The spectrograms, mixture and speech, from the layout of a shard; `scale` broadcasts over the batch."""
+    single = numbers.astype(np.float32)
+    single /= np.asarray(scale, np.float32).reshape(*np.shape(scale), 1, 1, 1, 1)
+    return single.view(np.complex64)[..., 0]
+
+
+def write_shard(path: Path, items: list[tuple[str, Spectrum, Spectrum]]) -> list[Entry]:
+    """Writes (id, mixture, speech) items atomically to the shard file `path` and returns where each lies."""
+    blocks, entries, start = [], [], 0
+    for name, mixture, speech in items:
+        numbers, scale = packed(mixture, speech)
+        blocks.append(numbers)
+        entries.append(Entry(name, path.name, start, len(numbers), scale, ""))
+        start += len(numbers)
+    with written(path) as temporary:
+        np.save(temporary, np.concatenate(blocks), allow_pickle=False)
+    content = file_digest(path)
+    return [Entry(**asdict(entry) | {"content": content}) for entry in entries]
+
+
+def write_index(folder: Path, entries: list[Entry]) -> None:
+    """Writes the table of all mixtures in the shards of `folder`, in the order given."""
+    table = pd.DataFrame([asdict(entry) for entry in entries], columns=[field.name for field in fields(Entry)])
+    write_text(folder / INDEX, table.to_csv(index=False, lineterminator="\n"))
+
+
+class ShardReader:
+    """The mixtures of one split: `len(reader)` of them, read by their place in the index without loading whole files."""
+
+    def __init__(self, folder: Path) -> None:
+        """Opens the shards in `folder`.
+
+        Raises:
+            ShardError: the index or a shard is missing, or a shard is shorter than the index says.
+        """
+        index = folder / INDEX
+        if not index.is_file():
+            raise ShardError(f"{index} is missing: run 'dvc repro shard' first.")
+        table = pd.read_csv(index, dtype={"id": str, "shard": str, "content": str})
+        self.entries = [Entry(**{str(key): value for key, value in row.items()}) for row in table.to_dict(orient="records")]
+        self._maps = {name: _mapped(folder / name) for name in sorted(set(table["shard"]))}
+        for entry in self.entries:
+            if entry.start + entry.n_frames > len(self._maps[entry.shard]):
+                raise ShardError(f"{folder / entry.shard}: shorter than its index says; run 'dvc repro -f shard'.")
+
+    def __len__(self) -> int:
+        return len(self.entries)
+
+    def batch(self, places: list[int]) -> Complex64[np.ndarray, "batch frames 2 bins"]:
+        """The mixtures at `places` of the index, cut to the length of the shortest: [:, :, 0] mixture, [:, :, 1] speech."""
+        chosen = [self.entries[place] for place in places]
+        n_frames = min(entry.n_frames for entry in chosen)
+        numbers = np.stack([self._maps[entry.shard][entry.start : entry.start + n_frames] for entry in chosen])
+        return unpacked(numbers, np.array([entry.scale for entry in chosen], np.float32))
+
+
+def _mapped(path: Path) -> np.ndarray:
+    try:
+        return np.load(path, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError) as error:
+        raise ShardError(f"{path}: cannot be read ({error}); run 'dvc repro -f shard'.") from None

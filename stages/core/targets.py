@@ -1,0 +1,133 @@
+"""Targets: what the network is trained to put out, and how its output becomes an estimate of the clean spectrum."""
+
+from abc import ABC, abstractmethod
+from typing import ClassVar
+
+import torch
+from jaxtyping import Complex64, Float32
+from torch import Tensor
+from torch.nn.functional import softplus
+
+from stages.core.features import magnitude
+
+Spectrum = Complex64[Tensor, "batch frames bins"]
+Output = Float32[Tensor, "batch frames outputs"]
+# Keeps divisions by the mixture finite: 120 dB below the level to which mixtures are brought.
+_TINY = 1e-6
+
+
+class Target(ABC):
+    """One way to get from a mixture to its speech; spectra are those of levelled mixtures."""
+
+    outputs_per_bin: ClassVar[int] = 1
+    needs_phase: ClassVar[bool] = False
+
+    def __init__(self, compression: float) -> None:
+        """`compression` is the exponent on magnitudes that are targets themselves."""
+        self.compression = compression
+
+    @abstractmethod
+    def ideal(self, mixture: Spectrum, speech: Spectrum) -> Output:
+        """The output that a perfect network would have, which the loss compares with `activated`."""
+
+    @abstractmethod
+    def activated(self, raw: Output) -> Output:
+        """The last layer's numbers brought to the range of `ideal`."""
+
+    @abstractmethod
+    def estimate(self, activated: Output, mixture: Spectrum) -> Spectrum:
+        """The clean spectrum that an output stands for, with the phase of the mixture unless the target has its own."""
+
+
+class Magnitude(Target):
+    """The compressed magnitude of the speech itself."""
+
+    def ideal(self, mixture: Spectrum, speech: Spectrum) -> Output:
+        """|S|^c."""
+        return magnitude(speech).pow(self.compression)
+
+    def activated(self, raw: Output) -> Output:
+        """Magnitudes are not negative."""
+        return softplus(raw)
+
+    def estimate(self, activated: Output, mixture: Spectrum) -> Spectrum:
+        """|Ŝ| with the phase of the mixture."""
+        return mixture * (activated.clamp_min(_TINY).pow(1 / self.compression) / (magnitude(mixture) + _TINY))
+
+
+class Subtraction(Target):
+    """The compressed magnitude of the noise, which is subtracted from that of the mixture (after Boll 1979)."""
+
+    def ideal(self, mixture: Spectrum, speech: Spectrum) -> Output:
+        """|N|^c."""
+        return magnitude(mixture - speech).pow(self.compression)
+
+    def activated(self, raw: Output) -> Output:
+        """Magnitudes are not negative."""
+        return softplus(raw)
+
+    def estimate(self, activated: Output, mixture: Spectrum) -> Spectrum:
+        """max(|X| - |N̂|, 0) with the phase of the mixture; the maximum is rounded off, or too much would have no gradient."""
+        share = activated.clamp_min(_TINY).pow(1 / self.compression) / (magnitude(mixture) + _TINY)
+        return mixture * softplus(1 - share, beta=10)
+
+
+class RatioMask(Target):
+    """The ideal ratio mask, the root of the Wiener gain (Wang, Narayanan and Wang 2014)."""
+
+    def ideal(self, mixture: Spectrum, speech: Spectrum) -> Output:
+        """(|S|² / (|S|² + |N|²))^½."""
+        clean, noise = magnitude(speech).square(), magnitude(mixture - speech).square()
+        return (clean / (clean + noise)).sqrt()
+
+    def activated(self, raw: Output) -> Output:
+        """A mask lies between 0 and 1."""
+        return raw.sigmoid()
+
+    def estimate(self, activated: Output, mixture: Spectrum) -> Spectrum:
+        """The masked mixture."""
+        return mixture * activated
+
+
+class BinaryMask(RatioMask):
+    """The ideal binary mask with a criterion of 0 dB (Wang 2005); the network gives the probability of its ones.
+
+    The estimate is weighted by the probability, the expected mask: a threshold would only add musical noise.
+    """
+
+    def ideal(self, mixture: Spectrum, speech: Spectrum) -> Output:
+        """1 where the speech is louder than the noise, else 0."""
+        return (magnitude(speech) > magnitude(mixture - speech)).float()
+
+
+class ComplexMask(Target):
+    """The complex ratio mask S / X, its parts compressed by K·tanh(x / K) (after Williamson, Wang and Wang 2016, eq. 12)."""
+
+    outputs_per_bin = 2
+    needs_phase = True
+    _LIMIT: ClassVar[float] = 2.0
+
+    def ideal(self, mixture: Spectrum, speech: Spectrum) -> Output:
+        """The compressed real parts, then the compressed imaginary parts."""
+        power = magnitude(mixture).square() + _TINY**2
+        mask = torch.view_as_real(speech * mixture.conj()) / power.unsqueeze(-1)
+        return self.activated(torch.cat([mask[..., 0], mask[..., 1]], dim=-1) / self._LIMIT)
+
+    def activated(self, raw: Output) -> Output:
+        """Compressed parts lie between -K and K."""
+        return self._LIMIT * raw.tanh()
+
+    def estimate(self, activated: Output, mixture: Spectrum) -> Spectrum:
+        """The mixture times the mask, which brings its own phase."""
+        share = (activated / self._LIMIT).clamp(-0.9999, 0.9999)
+        real, imaginary = (self._LIMIT * torch.atanh(share)).chunk(2, dim=-1)
+        return mixture * torch.complex(real, imaginary)
+
+
+TARGETS: dict[str, type[Target]] = {
+    "magnitude": Magnitude,
+    "subtraction": Subtraction,
+    "irm": RatioMask,
+    "ibm": BinaryMask,
+    "crm": ComplexMask,
+}

@@ -1,0 +1,120 @@
+"""Denoises a file or a folder of recordings: `python -m stages.denoise INPUT OUTPUT [--model PATH]`.
+
+Reads: denoise.input (data/inbox), models/denoiser.safetensors or denoise.model; data/mixtures/test/ for examples.
+Writes: data/denoised/, with the folders and names of the input.
+Params: denoise.
+
+As a stage (without arguments) it takes input and model from params.yaml, and puts a few test mixtures into an inbox in which
+there is no sound file yet, so that a first run has something to show.
+"""
+
+import argparse
+import shutil
+from functools import cache, partial
+from pathlib import Path
+
+import torch
+
+from stages.core.audio import AudioError, file_format, read_audio, sound_files, write_audio
+from stages.core.checkpoint import load_checkpoint
+from stages.core.denoiser import Denoiser
+from stages.core.enhancement import enhanced
+from stages.core.errors import DenoisingError
+from stages.core.parameters import read_parameters
+from stages.core.runtime import parallel, run_stage
+
+OUTPUT_DIR = Path("data/denoised")
+EXAMPLES_DIR = Path("data/mixtures/test/noisy")
+N_EXAMPLES = 3
+DEFAULT_MODEL = Path("models/denoiser.safetensors")
+
+
+class DenoiseError(DenoisingError):
+    """Recordings that could not be denoised."""
+
+
+def run(source: Path, target: Path, model: Path, n_jobs: int) -> None:
+    """Denoises the sound file `source`, or every sound file below the folder `source`, into `target`.
+
+    Raises:
+        DenoiseError: no sound file was found, the output would overwrite the input, or a file failed; all others are
+            denoised all the same, and every failure is named.
+    """
+    jobs = _jobs(source, target)
+    load_checkpoint(model)
+    results = parallel(partial(_denoise, model), jobs, n_jobs=n_jobs, description="denoising")
+    for message in results:
+        if message and not message.startswith("error:"):
+            print(message)
+    failures = [message.removeprefix("error:") for message in results if message.startswith("error:")]
+    print(f"denoised {len(jobs) - len(failures)} of {len(jobs)} files into {target}")
+    if failures:
+        raise DenoiseError(f"{len(failures)} of {len(jobs)} files failed:" + "".join(f"\n  {failure.strip()}" for failure in failures))
+
+
+def _jobs(source: Path, target: Path) -> list[tuple[Path, Path]]:
+    if source.is_file():
+        jobs = [(source, target / source.name if target.is_dir() or not target.suffix else target)]
+    elif source.is_dir():
+        jobs = [(path, target / path.relative_to(source)) for path in sound_files(source)]
+    else:
+        raise DenoiseError(f"{source}: no such file or folder.")
+    if not jobs:
+        raise DenoiseError(f"{source}: no sound files (such as .wav, .flac, .ogg or .mp3) in this folder.")
+    for path, output in jobs:
+        if path.resolve() == output.resolve():
+            raise DenoiseError(f"{path} would be overwritten: name an output other than the input.")
+    return jobs
+
+
+def _denoise(model: Path, job: tuple[Path, Path]) -> str:
+    """Denoises one file; an empty message, a remark, or 'error:' and the reason."""
+    path, output = job
+    try:
+        form = file_format(path)
+        noisy, sample_rate = read_audio(path)
+        clipped = write_audio(output, enhanced(noisy, sample_rate, _denoiser(model)), sample_rate, form)
+    except AudioError as error:
+        return f"error:{error}"
+    return f"{output}: {clipped} samples were clipped at full scale" if clipped else ""
+
+
+@cache
+def _denoiser(model: Path) -> Denoiser:
+    # One thread for each process: the files are what runs in parallel.
+    torch.set_num_threads(1)
+    return load_checkpoint(model)[0]
+
+
+def _fill_inbox(inbox: Path, examples_dir: Path) -> None:
+    """Copies a few test mixtures to an inbox in which there is no sound file."""
+    inbox.mkdir(parents=True, exist_ok=True)
+    if sound_files(inbox):
+        return
+    examples = sound_files(examples_dir)[:N_EXAMPLES]
+    for example in examples:
+        shutil.copyfile(example, inbox / example.name)
+    print(f"{inbox} was empty: put {len(examples)} test mixtures there")
+
+
+def main() -> None:
+    """Runs the command with its arguments, or the stage with the values of params.yaml."""
+    parser = argparse.ArgumentParser(prog="python -m stages.denoise", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("input", nargs="?", type=Path, help="a sound file, or a folder that is searched with its subfolders")
+    parser.add_argument("output", nargs="?", type=Path, help="where the result goes; a folder for a folder")
+    parser.add_argument("--model", type=Path, default=DEFAULT_MODEL, help="weights to use (default: %(default)s)")
+    parser.add_argument("--jobs", type=int, default=-1, help="processes (default: one for each core)")
+    arguments = parser.parse_args()
+    if arguments.input and arguments.output:
+        run(arguments.input, arguments.output, arguments.model, arguments.jobs)
+        return
+    if arguments.input:
+        parser.error("name an output as well: python -m stages.denoise INPUT OUTPUT")
+    parameters = read_parameters(Path("params.yaml"))
+    inbox = Path(parameters.denoise.input)
+    _fill_inbox(inbox, EXAMPLES_DIR)
+    run(inbox, OUTPUT_DIR, Path(parameters.denoise.model), parameters.runtime.n_jobs)
+
+
+if __name__ == "__main__":
+    run_stage("denoise", main)

@@ -1,0 +1,86 @@
+"""Obtains the corpora of one role, speech or noise, and writes their manifest.
+
+Reads: the folder download.ROLE.folder.path and its table of splits, where the corpus `folder` is used.
+Writes: data/corpora/ROLE/ with manifest.csv and the audio that is made here.
+Params: corpora.ROLE, download.ROLE.
+
+A corpus that was made before with the same settings and code is taken from .cache/corpora, so that another one beside it
+costs nothing.
+"""
+
+import argparse
+import shutil
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Literal
+
+from stages.core.corpora import espeak, folder, generated
+from stages.core.files import code_digest, digest, fresh_folder
+from stages.core.manifest import Recording, read_manifest, write_manifest
+from stages.core.parameters import NoiseCorpora, SpeechCorpora, read_parameters
+from stages.core.runtime import run_stage
+
+Role = Literal["speech", "noise"]
+CORPORA_DIR = Path("data/corpora")
+CACHE_DIR = Path(".cache/corpora")
+MANIFEST = "manifest.csv"
+
+
+def run(
+    role: Role, names: Sequence[str], settings: SpeechCorpora | NoiseCorpora, corpora_dir: Path, cache_dir: Path, n_jobs: int
+) -> None:
+    """Obtains the corpora `names` of a role into `corpora_dir`/`role` and writes the manifest of them all."""
+    target = fresh_folder(corpora_dir / role)
+    recordings: list[Recording] = []
+    for name in names:
+        if name == "folder":
+            found = folder.recordings(settings.folder, role, n_jobs)
+        else:
+            found = _made(name, settings, target, cache_dir, n_jobs)
+        print(_summary(name, found))
+        recordings += found
+    write_manifest(target / MANIFEST, recordings)
+
+
+def _made(name: str, settings: SpeechCorpora | NoiseCorpora, target: Path, cache_dir: Path, n_jobs: int) -> list[Recording]:
+    """A corpus that is made here: taken from the cache, or made there first, and copied to `target`."""
+    if isinstance(settings, SpeechCorpora):
+        key, obtain = settings.espeak, partial(espeak.obtain, settings=settings.espeak, n_jobs=n_jobs)
+    else:
+        key, obtain = settings.generated, partial(generated.obtain, settings=settings.generated, n_jobs=n_jobs)
+    cached = cache_dir / digest(name, key.model_dump_json(), code_digest())[:32]
+    if not (cached / MANIFEST).is_file():
+        fresh_folder(cached / name)
+        write_manifest(cached / MANIFEST, obtain(cached / name))
+    shutil.copytree(cached / name, target / name)
+    rows = read_manifest(cached / MANIFEST)
+    return [_moved(row, cached) for row in rows]
+
+
+def _moved(recording: Recording, cached: Path) -> Recording:
+    """The recording with its path relative to where the corpus was copied to."""
+    values = {name: getattr(recording, name) for name in Recording.__slots__}
+    return Recording(**values | {"path": Path(recording.path).relative_to(cached).as_posix()})
+
+
+def _summary(name: str, recordings: Sequence[Recording]) -> str:
+    hours = sum(recording.n_samples / recording.sample_rate for recording in recordings) / 3600
+    licences = {"espeak": espeak.LICENCE, "generated": generated.LICENCE, "folder": folder.LICENCE}
+    groups = len({recording.group for recording in recordings})
+    return f"{name}: {len(recordings)} recordings of {groups} speakers or sources, {hours:.2f} hours; licence: {licences[name]}"
+
+
+def main() -> None:
+    """Runs the stage for the role that is named on the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("role", choices=["speech", "noise"])
+    role: Role = parser.parse_args().role
+    parameters = read_parameters(Path("params.yaml"))
+    names = parameters.corpora.speech if role == "speech" else parameters.corpora.noise
+    settings = parameters.download.speech if role == "speech" else parameters.download.noise
+    run(role, names, settings, CORPORA_DIR, CACHE_DIR, parameters.runtime.n_jobs)
+
+
+if __name__ == "__main__":
+    run_stage("download", main)

@@ -1,0 +1,174 @@
+"""Scores mixtures, estimates and oracle masks on test mixtures, clean input and folders of real pairs, in parallel.
+
+Reads: data/mixtures/test/, models/denoiser.safetensors, and the folders in evaluate.pairs.
+Writes: metrics/evaluate.json, metrics/evaluate_by_snr.csv, metrics/evaluate_by_noise.csv, data/scores.csv (every item).
+Params: evaluate.
+
+With --show it prints the table of the last evaluation and computes nothing.
+"""
+
+import argparse
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from functools import cache, partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+
+from stages.core.checkpoint import load_checkpoint
+from stages.core.denoiser import Denoiser
+from stages.core.enhancement import enhanced
+from stages.core.errors import DenoisingError
+from stages.core.files import write_json, write_text
+from stages.core.oracle import oracle
+from stages.core.pairs import Pair, pairs, read_pair
+from stages.core.parameters import Evaluate, read_parameters
+from stages.core.runtime import parallel, run_stage
+from stages.core.scores import METRICS, scores, versions
+
+TEST_DIR = Path("data/mixtures/test")
+CHECKPOINT = Path("models/denoiser.safetensors")
+METRICS_JSON = Path("metrics/evaluate.json")
+BY_SNR = Path("metrics/evaluate_by_snr.csv")
+BY_NOISE = Path("metrics/evaluate_by_noise.csv")
+SCORES = Path("data/scores.csv")
+SYSTEMS = ("mixture", "estimate", "oracle")
+
+
+class EvaluationError(DenoisingError):
+    """An evaluation that cannot be made or shown."""
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One pair to score: `kind` is noisy (mixture, estimate, oracle) or clean (clean input to the model)."""
+
+    set: str
+    kind: str
+    pair: Pair
+    labels: dict[str, Any]
+
+
+def run(settings: Evaluate, test_dir: Path, checkpoint: Path, outputs: tuple[Path, Path, Path, Path], n_jobs: int) -> None:
+    """Scores everything and writes metrics, by SNR, by noise, and every item (the paths in `outputs`)."""
+    items = [*_test_items(test_dir, settings.n_clean), *(item for folder in settings.pairs for item in _pair_items(Path(folder)))]
+    load_checkpoint(checkpoint)
+    found = parallel(partial(_scored, checkpoint), items, n_jobs=n_jobs, description="scoring")
+    table = pd.DataFrame([row for rows in found for row in rows])
+    metrics, by_snr, by_noise, every = outputs
+    write_json(metrics, _metrics(table))
+    test = table[(table["set"] == "test") & (table["kind"] == "noisy")]
+    for path, column in ((by_snr, "snr_asked_db"), (by_noise, "noise")):
+        write_text(path, _grouped(test, column).to_csv(index=False, float_format="%.4f", lineterminator="\n"))
+    write_text(every, table.to_csv(index=False, float_format="%.6g", lineterminator="\n"))
+    print(shown(_metrics(table)))
+
+
+def shown(metrics: dict[str, Any]) -> str:
+    """The means of an evaluation as a table for people."""
+    lines = [f"{'':24}{'items':>6}" + "".join(f"{name:>11}" for name in METRICS)]
+    for name, systems in metrics["sets"].items():
+        for system, means in systems.items():
+            cells = "".join(f"{'-':>11}" if means[metric] is None else f"{means[metric]:>11.3f}" for metric in METRICS)
+            lines.append(f"{name + ' ' + system:24}{means['n_items']:>6}" + cells)
+    return "\n".join(lines)
+
+
+def _test_items(test_dir: Path, n_clean: int) -> list[Item]:
+    index = test_dir / "index.csv"
+    if not index.is_file():
+        raise EvaluationError(f"{index} is missing: run 'dvc repro mix' first.")
+    labels = pd.read_csv(index, dtype={"id": str, "noise": str}, keep_default_na=False).set_index("id")
+    found = pairs(test_dir)
+    noisy = [
+        Item("test", "noisy", pair, {"snr_asked_db": float(labels.loc[pair.name, "snr_db"]), "noise": str(labels.loc[pair.name, "noise"])})
+        for pair in found
+    ]
+    return noisy + [Item("test", "clean", pair, {}) for pair in found[:n_clean]]
+
+
+def _pair_items(folder: Path) -> list[Item]:
+    name = folder.resolve().name.replace(".", "-")
+    return [Item(name, kind, pair, {}) for kind in ("noisy", "clean") for pair in pairs(folder)]
+
+
+def _scored(checkpoint: Path, item: Item) -> list[dict[str, Any]]:
+    """The scores of every system on one pair, a row for each."""
+    denoiser = _denoiser(checkpoint)
+    noisy, clean, sample_rate = read_pair(item.pair)
+    if item.kind == "clean":
+        noisy = clean
+    outputs = {"mixture": noisy, "estimate": enhanced(noisy[:, None], sample_rate, denoiser)[:, 0]}
+    if item.kind == "clean":
+        del outputs["mixture"]
+    elif sample_rate == denoiser.sample_rate:
+        outputs["oracle"] = oracle(noisy, clean, denoiser)
+    rows = []
+    for system, waveform in outputs.items():
+        found = asdict(scores(reference=clean, estimate=waveform, sample_rate=sample_rate))
+        reasons = "; ".join(f"{name}: {reason}" for name, reason in found.pop("reasons").items())
+        rows.append({"set": item.set, "kind": item.kind, "id": item.pair.name, "system": system, **item.labels, **found, "missing": reasons})
+    return rows
+
+
+@cache
+def _denoiser(checkpoint: Path) -> Denoiser:
+    # One thread for each process: the items are what runs in parallel.
+    torch.set_num_threads(1)
+    return load_checkpoint(checkpoint)[0]
+
+
+def _metrics(table: pd.DataFrame) -> dict[str, Any]:
+    sets: dict[str, dict[str, Any]] = {}
+    for (name, kind, system), part in table.groupby(["set", "kind", "system"], sort=False):
+        label = str(system) if kind == "noisy" else "clean_input"
+        sets.setdefault(str(name), {})[label] = _means(part)
+    improvement = {
+        name: {metric: _difference(systems, metric) for metric in METRICS} for name, systems in sets.items() if "mixture" in systems
+    }
+    return {"sets": sets, "improvement": improvement, "packages": versions()}
+
+
+def _means(part: pd.DataFrame) -> dict[str, Any]:
+    """Means over the items that have a score, and how many those are where it is not all of them."""
+    means: dict[str, Any] = {"n_items": len(part)}
+    for metric in METRICS:
+        values = part[metric].astype(float).dropna()
+        means[metric] = round(float(values.mean()), 4) if len(values) else None
+        if len(values) < len(part):
+            means[f"n_items_{metric}"] = len(values)
+    return means
+
+
+def _difference(systems: dict[str, Any], metric: str) -> float | None:
+    before, after = systems["mixture"][metric], systems["estimate"][metric]
+    return None if before is None or after is None else round(after - before, 4)
+
+
+def _grouped(table: pd.DataFrame, column: str) -> pd.DataFrame:
+    rows: Sequence[dict[str, Any]] = [
+        {column: value, "system": system, **{name: mean for name, mean in _means(part).items() if name in ("n_items", *METRICS)}}
+        for (value, system), part in table.groupby([column, "system"], sort=True)
+    ]
+    return pd.DataFrame(rows).replace({None: np.nan})
+
+
+def main() -> None:
+    """Runs the stage with the values of params.yaml, or shows its last result."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--show", action="store_true", help="print the table of the last evaluation")
+    if parser.parse_args().show:
+        if not METRICS_JSON.is_file():
+            raise EvaluationError(f"{METRICS_JSON} is missing: run 'dvc repro' first.")
+        print(shown(json.loads(METRICS_JSON.read_text(encoding="utf-8"))))
+        return
+    parameters = read_parameters(Path("params.yaml"))
+    run(parameters.evaluate, TEST_DIR, CHECKPOINT, (METRICS_JSON, BY_SNR, BY_NOISE, SCORES), parameters.runtime.n_jobs)
+
+
+if __name__ == "__main__":
+    run_stage("evaluate", main)

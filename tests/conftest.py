@@ -1,0 +1,26 @@
+import os
+from pathlib import Path
+
+import pytest
+from jaxtyping import install_import_hook
+
+# Before anything imports stages.core: from here on each call is checked against its annotations, shapes included.
+install_import_hook("stages.core", "annotation_check.checked")
+
+
+@pytest.fixture(scope="session")
+def repository() -> Path:
+    """The root of the repository."""
+    return Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="session")
+def test_audio() -> Path:
+    """A folder of real recordings: speech/, noise/, pairs/ and zoo/."""
+    name = os.environ.get("DENOISE_TEST_AUDIO")
+    if not name:
+        pytest.skip("DENOISE_TEST_AUDIO does not name a folder of real recordings")
+    folder = Path(name)
+    if not folder.is_dir():
+        pytest.skip(f"DENOISE_TEST_AUDIO: {folder} is not a folder")
+    return folder
