@@ -10,17 +10,16 @@ there is no sound file yet, so that a first run has something to show.
 
 import argparse
 import shutil
-from functools import cache, partial
+import sys
+from functools import partial
 from pathlib import Path
 
-import torch
-
 from stages.core.audio import AudioError, file_format, read_audio, sound_files, write_audio
-from stages.core.checkpoint import load_checkpoint
-from stages.core.denoiser import Denoiser
+from stages.core.checkpoint import load_checkpoint, worker_denoiser
 from stages.core.enhancement import enhanced
 from stages.core.errors import DenoisingError
-from stages.core.parameters import read_parameters
+from stages.core.files import digest
+from stages.core.parameter_file import read_parameters
 from stages.core.runtime import parallel, run_stage
 
 OUTPUT_DIR = Path("data/denoised")
@@ -49,7 +48,9 @@ def run(source: Path, target: Path, model: Path, n_jobs: int) -> None:
     failures = [message.removeprefix("error:") for message in results if message.startswith("error:")]
     print(f"denoised {len(jobs) - len(failures)} of {len(jobs)} files into {target}")
     if failures:
-        raise DenoiseError(f"{len(failures)} of {len(jobs)} files failed:" + "".join(f"\n  {failure.strip()}" for failure in failures))
+        raise DenoiseError(
+            f"{len(failures)} of {len(jobs)} files failed:" + "".join(f"\n  {failure.strip()}" for failure in failures)
+        )
 
 
 def _jobs(source: Path, target: Path) -> list[tuple[Path, Path]]:
@@ -73,17 +74,10 @@ def _denoise(model: Path, job: tuple[Path, Path]) -> str:
     try:
         form = file_format(path)
         noisy, sample_rate = read_audio(path)
-        clipped = write_audio(output, enhanced(noisy, sample_rate, _denoiser(model)), sample_rate, form)
+        clipped = write_audio(output, enhanced(noisy, sample_rate, worker_denoiser(model)), sample_rate, form)
     except AudioError as error:
         return f"error:{error}"
     return f"{output}: {clipped} samples were clipped at full scale" if clipped else ""
-
-
-@cache
-def _denoiser(model: Path) -> Denoiser:
-    # One thread for each process: the files are what runs in parallel.
-    torch.set_num_threads(1)
-    return load_checkpoint(model)[0]
 
 
 def _fill_inbox(inbox: Path, examples_dir: Path) -> None:
@@ -99,7 +93,9 @@ def _fill_inbox(inbox: Path, examples_dir: Path) -> None:
 
 def main() -> None:
     """Runs the command with its arguments, or the stage with the values of params.yaml."""
-    parser = argparse.ArgumentParser(prog="python -m stages.denoise", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        prog="python -m stages.denoise", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("input", nargs="?", type=Path, help="a sound file, or a folder that is searched with its subfolders")
     parser.add_argument("output", nargs="?", type=Path, help="where the result goes; a folder for a folder")
     parser.add_argument("--model", type=Path, default=DEFAULT_MODEL, help="weights to use (default: %(default)s)")
@@ -117,4 +113,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    run_stage("denoise", main)
+    # Commands with other arguments may run side by side; the stage has none.
+    run_stage("-".join(["denoise", *([digest(*sys.argv[1:])[:8]] if sys.argv[1:] else [])]), main)

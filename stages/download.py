@@ -18,7 +18,8 @@ from typing import Literal
 from stages.core.corpora import espeak, folder, generated
 from stages.core.files import code_digest, digest, fresh_folder
 from stages.core.manifest import Recording, read_manifest, write_manifest
-from stages.core.parameters import NoiseCorpora, SpeechCorpora, read_parameters
+from stages.core.parameter_file import read_parameters
+from stages.core.parameters import NoiseCorpora, SpeechCorpora
 from stages.core.runtime import run_stage
 
 Role = Literal["speech", "noise"]
@@ -28,7 +29,12 @@ MANIFEST = "manifest.csv"
 
 
 def run(
-    role: Role, names: Sequence[str], settings: SpeechCorpora | NoiseCorpora, corpora_dir: Path, cache_dir: Path, n_jobs: int
+    role: Role,
+    names: Sequence[str],
+    settings: SpeechCorpora | NoiseCorpora,
+    corpora_dir: Path,
+    cache_dir: Path,
+    n_jobs: int,
 ) -> None:
     """Obtains the corpora `names` of a role into `corpora_dir`/`role` and writes the manifest of them all."""
     target = fresh_folder(corpora_dir / role)
@@ -46,10 +52,12 @@ def run(
 def _made(name: str, settings: SpeechCorpora | NoiseCorpora, target: Path, cache_dir: Path, n_jobs: int) -> list[Recording]:
     """A corpus that is made here: taken from the cache, or made there first, and copied to `target`."""
     if isinstance(settings, SpeechCorpora):
-        key, obtain = settings.espeak, partial(espeak.obtain, settings=settings.espeak, n_jobs=n_jobs)
+        key = settings.espeak.model_dump_json()
+        obtain = partial(espeak.obtain, settings=settings.espeak, n_jobs=n_jobs)
     else:
-        key, obtain = settings.generated, partial(generated.obtain, settings=settings.generated, n_jobs=n_jobs)
-    cached = cache_dir / digest(name, key.model_dump_json(), code_digest())[:32]
+        key = settings.generated.model_dump_json()
+        obtain = partial(generated.obtain, settings=settings.generated, n_jobs=n_jobs)
+    cached = cache_dir / digest(name, key, code_digest())[:32]
     if not (cached / MANIFEST).is_file():
         fresh_folder(cached / name)
         write_manifest(cached / MANIFEST, obtain(cached / name))
@@ -68,7 +76,7 @@ def _summary(name: str, recordings: Sequence[Recording]) -> str:
     hours = sum(recording.n_samples / recording.sample_rate for recording in recordings) / 3600
     licences = {"espeak": espeak.LICENCE, "generated": generated.LICENCE, "folder": folder.LICENCE}
     groups = len({recording.group for recording in recordings})
-    return f"{name}: {len(recordings)} recordings of {groups} speakers or sources, {hours:.2f} hours; licence: {licences[name]}"
+    return f"{name}: {len(recordings)} recordings of {groups} speakers or sources, {hours:.2f} hours\n  {licences[name]}"
 
 
 def main() -> None:

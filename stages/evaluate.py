@@ -11,22 +11,21 @@ import argparse
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from functools import cache, partial
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-import torch
 
-from stages.core.checkpoint import load_checkpoint
-from stages.core.denoiser import Denoiser
+from stages.core.checkpoint import load_checkpoint, worker_denoiser
 from stages.core.enhancement import enhanced
 from stages.core.errors import DenoisingError
 from stages.core.files import write_json, write_text
 from stages.core.oracle import oracle
 from stages.core.pairs import Pair, pairs, read_pair
-from stages.core.parameters import Evaluate, read_parameters
+from stages.core.parameter_file import read_parameters
+from stages.core.parameters import Evaluate
 from stages.core.runtime import parallel, run_stage
 from stages.core.scores import METRICS, scores, versions
 
@@ -55,7 +54,10 @@ class Item:
 
 def run(settings: Evaluate, test_dir: Path, checkpoint: Path, outputs: tuple[Path, Path, Path, Path], n_jobs: int) -> None:
     """Scores everything and writes metrics, by SNR, by noise, and every item (the paths in `outputs`)."""
-    items = [*_test_items(test_dir, settings.n_clean), *(item for folder in settings.pairs for item in _pair_items(Path(folder)))]
+    items = [
+        *_test_items(test_dir, settings.n_clean),
+        *(item for folder in settings.pairs for item in _pair_items(Path(folder))),
+    ]
     load_checkpoint(checkpoint)
     found = parallel(partial(_scored, checkpoint), items, n_jobs=n_jobs, description="scoring")
     table = pd.DataFrame([row for rows in found for row in rows])
@@ -85,7 +87,12 @@ def _test_items(test_dir: Path, n_clean: int) -> list[Item]:
     labels = pd.read_csv(index, dtype={"id": str, "noise": str}, keep_default_na=False).set_index("id")
     found = pairs(test_dir)
     noisy = [
-        Item("test", "noisy", pair, {"snr_asked_db": float(labels.loc[pair.name, "snr_db"]), "noise": str(labels.loc[pair.name, "noise"])})
+        Item(
+            "test",
+            "noisy",
+            pair,
+            {"snr_asked_db": float(labels.loc[pair.name, "snr_db"]), "noise": str(labels.loc[pair.name, "noise"])},
+        )
         for pair in found
     ]
     return noisy + [Item("test", "clean", pair, {}) for pair in found[:n_clean]]
@@ -98,7 +105,7 @@ def _pair_items(folder: Path) -> list[Item]:
 
 def _scored(checkpoint: Path, item: Item) -> list[dict[str, Any]]:
     """The scores of every system on one pair, a row for each."""
-    denoiser = _denoiser(checkpoint)
+    denoiser = worker_denoiser(checkpoint)
     noisy, clean, sample_rate = read_pair(item.pair)
     if item.kind == "clean":
         noisy = clean
@@ -111,15 +118,18 @@ def _scored(checkpoint: Path, item: Item) -> list[dict[str, Any]]:
     for system, waveform in outputs.items():
         found = asdict(scores(reference=clean, estimate=waveform, sample_rate=sample_rate))
         reasons = "; ".join(f"{name}: {reason}" for name, reason in found.pop("reasons").items())
-        rows.append({"set": item.set, "kind": item.kind, "id": item.pair.name, "system": system, **item.labels, **found, "missing": reasons})
+        rows.append(
+            {
+                "set": item.set,
+                "kind": item.kind,
+                "id": item.pair.name,
+                "system": system,
+                **item.labels,
+                **found,
+                "missing": reasons,
+            }
+        )
     return rows
-
-
-@cache
-def _denoiser(checkpoint: Path) -> Denoiser:
-    # One thread for each process: the items are what runs in parallel.
-    torch.set_num_threads(1)
-    return load_checkpoint(checkpoint)[0]
 
 
 def _metrics(table: pd.DataFrame) -> dict[str, Any]:
@@ -128,7 +138,9 @@ def _metrics(table: pd.DataFrame) -> dict[str, Any]:
         label = str(system) if kind == "noisy" else "clean_input"
         sets.setdefault(str(name), {})[label] = _means(part)
     improvement = {
-        name: {metric: _difference(systems, metric) for metric in METRICS} for name, systems in sets.items() if "mixture" in systems
+        name: {metric: _difference(systems, metric) for metric in METRICS}
+        for name, systems in sets.items()
+        if "mixture" in systems
     }
     return {"sets": sets, "improvement": improvement, "packages": versions()}
 
@@ -151,7 +163,11 @@ def _difference(systems: dict[str, Any], metric: str) -> float | None:
 
 def _grouped(table: pd.DataFrame, column: str) -> pd.DataFrame:
     rows: Sequence[dict[str, Any]] = [
-        {column: value, "system": system, **{name: mean for name, mean in _means(part).items() if name in ("n_items", *METRICS)}}
+        {
+            column: value,
+            "system": system,
+            **{name: mean for name, mean in _means(part).items() if name in ("n_items", *METRICS)},
+        }
         for (value, system), part in table.groupby([column, "system"], sort=True)
     ]
     return pd.DataFrame(rows).replace({None: np.nan})

@@ -18,7 +18,8 @@ from stages.core.errors import DenoisingError
 from stages.core.files import fresh_folder, write_json, write_text
 from stages.core.manifest import SPLITS, read_manifest
 from stages.core.packs import rounded, write_pack, write_wav
-from stages.core.parameters import Mix, read_parameters
+from stages.core.parameter_file import read_parameters
+from stages.core.parameters import Mix
 from stages.core.plan import Mixture, planned, write_plan
 from stages.core.rendering import rendered
 from stages.core.runtime import parallel, run_stage
@@ -54,13 +55,15 @@ def run(settings: Mix, sample_rate: int, corpora_dir: Path, mixtures_dir: Path, 
 
 def _packs(mixtures: Sequence[Mixture], split: str) -> list[tuple[str, list[Mixture]]]:
     chosen = [mixture for mixture in mixtures if mixture.split == split]
-    return [(f"pack-{place // PACK_SIZE:05d}.wav", chosen[place : place + PACK_SIZE]) for place in range(0, len(chosen), PACK_SIZE)]
+    return [
+        (f"pack-{place // PACK_SIZE:05d}.wav", chosen[place : place + PACK_SIZE]) for place in range(0, len(chosen), PACK_SIZE)
+    ]
 
 
 def _render(mixtures_dir: Path, sample_rate: int, pack: tuple[str, list[Mixture]]) -> list[dict[str, Any]]:
     """Renders and writes the mixtures of one pack; one row of the index for each."""
     name, mixtures = pack
-    pairs = [tuple(rounded(part) for part in rendered(mixture, sample_rate)) for mixture in mixtures]
+    pairs = [_rounded(*rendered(mixture, sample_rate)) for mixture in mixtures]
     folder = mixtures_dir / mixtures[0].split
     starts = np.cumsum([0, *(mixture.n_samples for mixture in mixtures)])
     rows = [_row(mixture, *pair) for mixture, pair in zip(mixtures, pairs, strict=True)]
@@ -73,6 +76,10 @@ def _render(mixtures_dir: Path, sample_rate: int, pack: tuple[str, list[Mixture]
     return [{"id": row["id"], "pack": name, "start": int(start), **row} for row, start in zip(rows, starts[:-1], strict=True)]
 
 
+def _rounded(noisy: np.ndarray, clean: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    return rounded(noisy), rounded(clean)
+
+
 def _row(mixture: Mixture, noisy: np.ndarray, clean: np.ndarray) -> dict[str, Any]:
     noise = noisy.astype(np.float64) - clean
     achieved = 10 * np.log10(np.sum(np.square(clean, dtype=np.float64)) / np.sum(np.square(noise)))
@@ -82,10 +89,16 @@ def _row(mixture: Mixture, noisy: np.ndarray, clean: np.ndarray) -> dict[str, An
             "raise mix.level_dbfs or narrow mix.snr_db and mix.snr_grid_db."
         )
     return {
-        "id": mixture.id, "split": mixture.split, "speaker": mixture.speaker, "language": mixture.language, "noise": mixture.noise,
-        "n_samples": mixture.n_samples, "snr_db": mixture.snr_db, "achieved_snr_db": round(float(achieved), 4),
+        "id": mixture.id,
+        "split": mixture.split,
+        "speaker": mixture.speaker,
+        "language": mixture.language,
+        "noise": mixture.noise,
+        "n_samples": mixture.n_samples,
+        "snr_db": mixture.snr_db,
+        "achieved_snr_db": round(float(achieved), 4),
         "level_dbfs": mixture.level_dbfs,
-    }  # fmt: skip
+    }
 
 
 def _metrics(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:

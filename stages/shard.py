@@ -6,7 +6,6 @@ half-precision numbers cost.
 Params: shard, stft, audio.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -18,7 +17,8 @@ import torch
 
 from stages.core.files import fresh_folder, write_json
 from stages.core.packs import read_pack
-from stages.core.parameters import Shard, Stft, read_parameters
+from stages.core.parameter_file import read_parameters
+from stages.core.parameters import Shard, Stft
 from stages.core.runtime import parallel, run_stage
 from stages.core.shards import Entry, Spectrum, packed, unpacked, write_index, write_shard
 from stages.core.spectra import spectrogram
@@ -39,9 +39,13 @@ class Job:
     rows: list[dict[str, Any]]
 
 
-def run(settings: Shard, stft: Stft, sample_rate: int, mixtures_dir: Path, shards_dir: Path, metrics: Path, n_jobs: int) -> None:
+def run(
+    settings: Shard, stft: Stft, sample_rate: int, mixtures_dir: Path, shards_dir: Path, metrics: Path, n_jobs: int
+) -> None:
     """Writes the shards of both splits and the error of their numbers."""
-    jobs = [job for split in ("train", "valid") for job in _jobs(mixtures_dir / split, fresh_folder(shards_dir / split), settings)]
+    jobs = [
+        job for split in ("train", "valid") for job in _jobs(mixtures_dir / split, fresh_folder(shards_dir / split), settings)
+    ]
     results = parallel(partial(_write, stft), jobs, n_jobs=n_jobs, description="sharding")
     for split in ("train", "valid"):
         found = [entries for job, (entries, _) in zip(jobs, results, strict=True) if job.target.parent.name == split]
@@ -53,7 +57,10 @@ def run(settings: Shard, stft: Stft, sample_rate: int, mixtures_dir: Path, shard
 def _jobs(source: Path, target: Path, settings: Shard) -> list[Job]:
     rows = pd.read_csv(source / "index.csv", dtype={"id": str, "pack": str}).to_dict(orient="records")
     places = range(0, len(rows), settings.n_mixtures)
-    return [Job(source, target / f"shard-{place // settings.n_mixtures:05d}.npy", rows[place : place + settings.n_mixtures]) for place in places]
+    return [
+        Job(source, target / f"shard-{place // settings.n_mixtures:05d}.npy", rows[place : place + settings.n_mixtures])
+        for place in places
+    ]
 
 
 def _write(stft: Stft, job: Job) -> tuple[list[Entry], list[dict[str, float]]]:
@@ -98,9 +105,14 @@ def main() -> None:
     """Runs the stage with the values of params.yaml."""
     parameters = read_parameters(Path("params.yaml"))
     run(
-        parameters.shard, parameters.stft, parameters.audio.sample_rate,
-        MIXTURES_DIR, SHARDS_DIR, METRICS, parameters.runtime.n_jobs,
-    )  # fmt: skip
+        parameters.shard,
+        parameters.stft,
+        parameters.audio.sample_rate,
+        MIXTURES_DIR,
+        SHARDS_DIR,
+        METRICS,
+        parameters.runtime.n_jobs,
+    )
 
 
 if __name__ == "__main__":

@@ -18,7 +18,8 @@ from stages.core.checkpoint import save_checkpoint
 from stages.core.denoiser import Denoiser
 from stages.core.files import code_digest, digest, write_json, write_text
 from stages.core.network import n_weights
-from stages.core.parameters import Model, Stft, Train, read_parameters
+from stages.core.parameter_file import read_parameters
+from stages.core.parameters import Model, Stft, Train
 from stages.core.runtime import resolved_device, run_stage
 from stages.core.shards import INDEX, ShardReader
 from stages.core.training import Progress, Trainer
@@ -31,9 +32,17 @@ STATE_DIR = Path(".cache/training")
 
 
 def run(
-    settings: Train, model: Model, stft: Stft, sample_rate: int, shards_dir: Path, checkpoint: Path, metrics: Path, curves: Path,
-    state_dir: Path, device: torch.device,
-) -> None:  # fmt: skip
+    settings: Train,
+    model: Model,
+    stft: Stft,
+    sample_rate: int,
+    shards_dir: Path,
+    checkpoint: Path,
+    metrics: Path,
+    curves: Path,
+    state_dir: Path,
+    device: torch.device,
+) -> None:
     """Trains a denoiser, going on from an earlier state of exactly this training where there is one."""
     train, valid = ShardReader(shards_dir / "train"), ShardReader(shards_dir / "valid")
     torch.manual_seed(settings.seed)
@@ -70,9 +79,17 @@ def main() -> None:
     """Runs the stage with the values of params.yaml."""
     parameters = read_parameters(Path("params.yaml"))
     run(
-        parameters.train, parameters.model, parameters.stft, parameters.audio.sample_rate, SHARDS_DIR, CHECKPOINT, METRICS,
-        CURVES, STATE_DIR, resolved_device(parameters.runtime.device),
-    )  # fmt: skip
+        parameters.train,
+        parameters.model,
+        parameters.stft,
+        parameters.audio.sample_rate,
+        SHARDS_DIR,
+        CHECKPOINT,
+        METRICS,
+        CURVES,
+        STATE_DIR,
+        resolved_device(parameters.runtime.device),
+    )
 
 
 if __name__ == "__main__":

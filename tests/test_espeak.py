@@ -159,9 +159,7 @@ def test_dealing_keeps_shares_and_earlier_items(n_items: int, valid_share: float
 
 @pytest.mark.parametrize(("changed", "message"), [("nosuch", "variant 'nosuch'"), ("xx-yy", "language 'xx-yy'")])
 def test_a_voice_that_is_missing_is_named(changed: str, message: str) -> None:
-    voice = (
-        espeak.Voice("en-us", changed, 50, 50, 160) if changed == "nosuch" else espeak.Voice(changed, "f2", 50, 50, 160)
-    )
+    voice = espeak.Voice("en-us", changed, 50, 50, 160) if changed == "nosuch" else espeak.Voice(changed, "f2", 50, 50, 160)
     with pytest.raises(espeak.EspeakError, match=message):
         espeak.speech("Good morning.", voice)
     assert len(espeak.speech("Good morning.", VOICE)) > 0

@@ -31,10 +31,7 @@ def content(folder: Path, row: Recording) -> bytes:
 @pytest.fixture(scope="module")
 def noises() -> dict[str, list[np.ndarray]]:
     """Three recordings of four seconds of each kind."""
-    return {
-        kind: [generated.noise(kind, 1, number, N_SAMPLES).astype(np.float64) for number in range(1, 4)]
-        for kind in KINDS
-    }
+    return {kind: [generated.noise(kind, 1, number, N_SAMPLES).astype(np.float64) for number in range(1, 4)] for kind in KINDS}
 
 
 def octaves_db(wave: np.ndarray) -> np.ndarray:

@@ -14,11 +14,13 @@ import pytest
 from pydantic import BaseModel
 from ruamel.yaml import YAML
 
-from stages.core.parameters import Parameters, read_parameters
+from stages.core.parameter_file import read_parameters
+from stages.core.parameters import Parameters
 
 # Modules that no stage has to name, because they cannot change a result, with the reason. Nor does what they import.
 EXEMPT = {
     "stages/core/parameters.py": "no field has a default (tested below), so all that it yields is in params.yaml",
+    "stages/core/parameter_file.py": "reads those values and words what is wrong with them",
     "stages/core/runtime.py": "steers the machine only: processes, device, locks",
 }
 EXEMPT_SECTIONS = {"runtime"}  # steers the machine only
@@ -141,9 +143,7 @@ def import_faults(root: Path) -> list[str]:
         file = path.relative_to(root).as_posix()
         faults += [f"{file} imports the stage {stage}." for stage in sorted(imported(root, file) & stages)]
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            if isinstance(node, ast.Name | ast.Attribute) and ast.unparse(node).endswith(
-                ("import_module", "__import__")
-            ):
+            if isinstance(node, ast.Name | ast.Attribute) and ast.unparse(node).endswith(("import_module", "__import__")):
                 faults.append(f"{file}, line {node.lineno}: an import by name is not seen by the test of deps.")
             if isinstance(node, ast.FunctionDef) and "= read_parameters(" in ast.unparse(node):
                 calls = [call for call in ast.walk(node) if isinstance(call, ast.Call)]
@@ -166,9 +166,7 @@ def comment_faults(lines: list[str]) -> list[str]:
         has_comment = " #" in key[3] or (above is not None and len(above[1]) == indent)
         sections = [section for section in sections if section[0] < indent]
         if key[3].split(" #")[0].strip() and not has_comment and not (sections and sections[-1][1]):
-            faults.append(
-                f"params.yaml, line {number + 1}: '{key[2]}' has no comment with its meaning, unit and range."
-            )
+            faults.append(f"params.yaml, line {number + 1}: '{key[2]}' has no comment with its meaning, unit and range.")
         sections.append((indent, has_comment))
     return faults
 

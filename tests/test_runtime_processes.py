@@ -109,9 +109,7 @@ def test_no_worker_outlives_a_killed_parent(start: Callable[..., subprocess.Pope
     assert_all_ended(children, tmp_path)
 
 
-def test_ctrl_c_ends_the_workers_and_says_so_in_a_word(
-    start: Callable[..., subprocess.Popen[str]], tmp_path: Path
-) -> None:
+def test_ctrl_c_ends_the_workers_and_says_so_in_a_word(start: Callable[..., subprocess.Popen[str]], tmp_path: Path) -> None:
     process = start(BUSY, tmp_path, 2)
     assert wait_for(lambda: len(writers(tmp_path)) == 2)
     os.killpg(process.pid, signal.SIGINT)
@@ -182,9 +180,7 @@ with alone("mix", Path(sys.argv[1])):
 """
 
 
-def test_a_second_run_is_refused_until_the_first_is_killed(
-    start: Callable[..., subprocess.Popen[str]], tmp_path: Path
-) -> None:
+def test_a_second_run_is_refused_until_the_first_is_killed(start: Callable[..., subprocess.Popen[str]], tmp_path: Path) -> None:
     folder = tmp_path / "new" / "locks"
     holder = start(HOLD, folder, 60)
     assert holder.stdout is not None
@@ -201,9 +197,7 @@ def test_a_second_run_is_refused_until_the_first_is_killed(
         pass
 
 
-def test_a_second_run_waits_for_one_that_is_about_to_end(
-    start: Callable[..., subprocess.Popen[str]], tmp_path: Path
-) -> None:
+def test_a_second_run_waits_for_one_that_is_about_to_end(start: Callable[..., subprocess.Popen[str]], tmp_path: Path) -> None:
     holder = start(HOLD, tmp_path, 0.7)
     assert holder.stdout is not None
     assert holder.stdout.readline() == "held\n"

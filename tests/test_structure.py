@@ -235,9 +235,7 @@ def test_wide_handlers_are_found(clause: str, n_faults: int) -> None:
 
 
 def test_missing_anatomy_is_found() -> None:
-    assert (
-        anatomy_faults("'''Mixes.\n\nReads: a.\nWrites: b.\nParams: c.\n'''\ndef run(): ...\ndef main(): ...\n") == []
-    )
+    assert anatomy_faults("'''Mixes.\n\nReads: a.\nWrites: b.\nParams: c.\n'''\ndef run(): ...\ndef main(): ...\n") == []
     assert anatomy_faults("'''Reads: a. Writes: b.'''\ndef run(): ...\n") == [
         "the docstring has no line 'Params: …'",
         "there is no function main",
@@ -245,9 +243,7 @@ def test_missing_anatomy_is_found() -> None:
 
 
 def test_undeclared_imports_are_found() -> None:
-    assert third_party_imports(
-        "import os, numpy.fft\ndef f():\n    from torch import nn\nfrom stages.core import x\n"
-    ) == {
+    assert third_party_imports("import os, numpy.fft\ndef f():\n    from torch import nn\nfrom stages.core import x\n") == {
         "numpy",
         "torch",
     }

@@ -14,7 +14,9 @@ from stages.core.files import written
 # libsndfile's Vorbis encoder overflows its stack on very long single writes (libsndfile#709), so writing goes in blocks.
 _BLOCK = 1 << 16
 # Container and encoding pairs that libsndfile reads but does not write, and the lossless pair that replaces each.
-SUFFIXES = frozenset({".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".aifc", ".caf", ".au", ".snd", ".w64", ".rf64"})
+SUFFIXES = frozenset(
+    {".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".aifc", ".caf", ".au", ".snd", ".w64", ".rf64"}
+)
 
 
 class AudioError(DenoisingError):
@@ -42,7 +44,9 @@ def file_format(path: Path) -> FileFormat:
         return FileFormat(file.format, file.subtype, file.endian)
 
 
-def read_audio(path: Path, *, start: int = 0, n_samples: int | None = None) -> tuple[Float32[np.ndarray, "samples channels"], int]:
+def read_audio(
+    path: Path, *, start: int = 0, n_samples: int | None = None
+) -> tuple[Float32[np.ndarray, "samples channels"], int]:
     """The waveform in a sound file, full scale 1.0, and its sample rate in Hz.
 
     Args:
@@ -96,7 +100,9 @@ def write_audio(path: Path, waveform: Float32[np.ndarray, "samples channels"], s
     return clipped
 
 
-def resampled(waveform: Float32[np.ndarray, "samples *channels"], sample_rate: int, new_rate: int) -> Float32[np.ndarray, "new *channels"]:
+def resampled(
+    waveform: Float32[np.ndarray, "samples *channels"], sample_rate: int, new_rate: int
+) -> Float32[np.ndarray, "new *channels"]:
     """A waveform at another sample rate (Hz), by soxr in its high quality; unchanged when the rates are equal."""
     if sample_rate == new_rate:
         return waveform

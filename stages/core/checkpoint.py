@@ -1,6 +1,7 @@
 """Checkpoints: weights, and in the same file all that is needed to rebuild the denoiser, read without running any code."""
 
 import json
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -57,3 +58,10 @@ def load_checkpoint(path: Path, device: torch.device | str = "cpu") -> tuple[Den
         found = "a safetensors file of another program" if text is None else f"one that this version cannot rebuild ({error})"
         raise CheckpointError(f"{path}: expected weights written by the train stage, found {found}.") from None
     return denoiser.to(device).eval(), description["training"]
+
+
+@cache
+def worker_denoiser(path: Path) -> Denoiser:
+    """The denoiser in `path` on the CPU, read once in each process and run on one thread: its items run side by side."""
+    torch.set_num_threads(1)
+    return load_checkpoint(path)[0]

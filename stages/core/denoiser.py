@@ -55,7 +55,9 @@ class Denoiser(nn.Module):
     def _features(self, mixture: Spectrum) -> Float32[Tensor, "batch frames features"]:
         return features(mixture, self.model.compression, phase=self.target.needs_phase)
 
-    def levelled(self, spectrum: Complex64[np.ndarray, "batch frames bins"], level: LevelState | None = None) -> tuple[np.ndarray, LevelState]:
+    def levelled(
+        self, spectrum: Complex64[np.ndarray, "batch frames bins"], level: LevelState | None = None
+    ) -> tuple[np.ndarray, LevelState]:
         """The running level of a noisy spectrogram, (batch, frames, 1), by which `forward` wants it divided."""
         return running_level(spectrum, self.frames_per_second, level)
 

@@ -14,6 +14,8 @@ from stages.core.spectra import n_bins, spectrogram, waveform
 
 # Bins above the network's band follow the mean gain of this many of its highest bins (1 kHz at 31.25 Hz a bin).
 _TOP_BINS = 32
+# Channels whose mean has less than this share of their power are out of phase: independent ones keep 1 / channels.
+_CANCELLED = 0.05
 
 
 def enhanced(
@@ -44,12 +46,20 @@ def scaled(stft: Stft, factor: int) -> Stft:
 def _gain(spectra: Complex64[Tensor, "channels frames wide"], denoiser: Denoiser) -> Complex64[Tensor, "1 frames wide"]:
     bins = n_bins(denoiser.stft)
     # A longer window at a higher rate sums more samples of the same tone.
-    mean = spectra.mean(0, keepdim=True)[..., :bins] / ((spectra.shape[-1] - 1) / (bins - 1))
+    mean = _shared(spectra)[..., :bins] / ((spectra.shape[-1] - 1) / (bins - 1))
     estimate = denoiser.denoised(mean)
     power = mean.abs().square()
     gain = torch.where(power > 0, estimate * mean.conj() / power.clamp_min(1e-30), torch.zeros_like(mean))
     top = gain[..., -_TOP_BINS:].abs().mean(-1, keepdim=True).to(gain.dtype)
     return torch.cat([gain, top.expand(-1, -1, spectra.shape[-1] - bins)], dim=-1)
+
+
+def _shared(spectra: Complex64[Tensor, "channels frames wide"]) -> Complex64[Tensor, "1 frames wide"]:
+    """The mean of all channels, or the loudest one where they cancel each other."""
+    mean, powers = spectra.mean(0, keepdim=True), spectra.abs().square().sum((1, 2))
+    if mean.abs().square().sum() < _CANCELLED * powers.mean():
+        return spectra[int(powers.argmax())].unsqueeze(0)
+    return mean
 
 
 def _fitted(estimate: Float32[np.ndarray, "found channels"], n_samples: int) -> Float32[np.ndarray, "samples channels"]:

@@ -45,7 +45,9 @@ def magnitude(spectrum: Complex64[Tensor, "*shape"]) -> Float32[Tensor, "*shape"
     return (parts.square().sum(-1) + 1e-12).sqrt()
 
 
-def features(mixture: Complex64[Tensor, "batch frames bins"], compression: float, *, phase: bool) -> Float32[Tensor, "batch frames features"]:
+def features(
+    mixture: Complex64[Tensor, "batch frames bins"], compression: float, *, phase: bool
+) -> Float32[Tensor, "batch frames features"]:
     """Magnitudes of a levelled mixture to the power `compression`; with `phase` also real and imaginary parts so compressed."""
     absolute = magnitude(mixture)
     compressed = absolute.pow(compression)

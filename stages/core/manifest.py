@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
+from itertools import pairwise
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -43,7 +44,7 @@ class Recording:
 def write_manifest(path: Path, recordings: Sequence[Recording]) -> None:
     """Writes `recordings`, sorted by id, to the CSV file `path`; ids that occur twice raise ManifestError."""
     ordered = sorted(recordings, key=lambda recording: recording.id)
-    for first, second in zip(ordered, ordered[1:], strict=False):
+    for first, second in pairwise(ordered):
         if first.id == second.id:
             raise ManifestError(f"{path}: the id '{first.id}' occurs twice: {first.path} and {second.path}.")
     columns = [field.name for field in fields(Recording)]

@@ -26,7 +26,10 @@ def rounded(waveform: Waveform) -> Waveform:
 
 def write_pack(path: Path, pairs: Iterable[tuple[Waveform, Waveform]], sample_rate: int) -> None:
     """Writes (mixture, speech) pairs of waveforms, one after another, atomically to the WAV file `path`."""
-    with written(path) as temporary, soundfile.SoundFile(temporary, "w", sample_rate, 2, "PCM_16", format="WAV") as file:
+    with (
+        written(path) as temporary,
+        soundfile.SoundFile(temporary, "w", sample_rate, 2, "PCM_16", format="WAV") as file,
+    ):
         for mixture, speech in pairs:
             file.write(_integers(np.stack([mixture, speech], axis=1)))
 

@@ -38,7 +38,9 @@ def pairs(folder: Path) -> list[Pair]:
         found[side] = {path.relative_to(folder / side).with_suffix("").as_posix(): path for path in sound_files(folder / side)}
     alone = sorted(found["noisy"].keys() ^ found["clean"].keys())
     if alone:
-        raise PairError(f"{folder.absolute()}: {len(alone)} recordings are in only one of clean and noisy, the first is '{alone[0]}'.")
+        raise PairError(
+            f"{folder.absolute()}: {len(alone)} recordings are in only one of clean and noisy, the first is '{alone[0]}'."
+        )
     if not found["noisy"]:
         raise PairError(f"{folder.absolute()}: no sound files in clean and noisy.")
     return [Pair(name, path, found["clean"][name]) for name, path in sorted(found["noisy"].items())]
@@ -54,6 +56,7 @@ def read_pair(pair: Pair) -> tuple[Waveform, Waveform, int]:
     clean, clean_rate = read_audio(pair.clean)
     if rate != clean_rate or len(noisy) != len(clean):
         raise PairError(
-            f"{pair.noisy}: {len(noisy)} samples at {rate} Hz, but {pair.clean} has {len(clean)} at {clean_rate} Hz; both must be equal."
+            f"{pair.noisy}: {len(noisy)} samples at {rate} Hz, but {pair.clean} has {len(clean)} at {clean_rate} Hz; "
+            "both must be equal."
         )
     return np.ascontiguousarray(noisy[:, 0]), np.ascontiguousarray(clean[:, 0]), rate

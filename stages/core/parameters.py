@@ -4,19 +4,9 @@ No field has a default, so a result depends on nothing but the values in params.
 module may be shared by all stages without being among their dependencies.
 """
 
-import difflib
-from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
-from ruamel.yaml import YAML
-from ruamel.yaml.error import YAMLError
-
-from stages.core.errors import DenoisingError
-
-
-class ParameterError(DenoisingError):
-    """A parameter file that cannot be read, or a value in it that cannot be used."""
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 
 def _ascending(values: list[float]) -> list[float]:
@@ -38,9 +28,7 @@ Share = Annotated[float, Field(ge=0, le=1)]
 Decibels = Annotated[float, Field(ge=-200, le=200)]
 Range = Annotated[list[float], Field(min_length=2, max_length=2), AfterValidator(_ascending)]
 DecibelRange = Annotated[list[Decibels], Field(min_length=2, max_length=2), AfterValidator(_ascending)]
-NoiseKind = Literal[
-    "white", "pink", "brown", "hum", "fan", "babble", "keyboard", "rain", "engine", "siren", "bursts"
-]
+NoiseKind = Literal["white", "pink", "brown", "hum", "fan", "babble", "keyboard", "rain", "engine", "siren", "bursts"]
 
 
 class Section(BaseModel):
@@ -162,7 +150,9 @@ class Mix(Section):
     snr_db: DecibelRange
     snr_grid_db: Annotated[list[Decibels], Field(min_length=1)]
     n_noises: Annotated[list[Annotated[int, Field(ge=1, le=8)]], Field(min_length=2, max_length=2), AfterValidator(_ascending)]
-    level_dbfs: Annotated[list[Annotated[float, Field(ge=-60, le=-6)]], Field(min_length=2, max_length=2), AfterValidator(_ascending)]
+    level_dbfs: Annotated[
+        list[Annotated[float, Field(ge=-60, le=-6)]], Field(min_length=2, max_length=2), AfterValidator(_ascending)
+    ]
     short_noise: Literal["refuse", "repeat"]
     low_pass: LowPass
     reverberation: Reverberation
@@ -278,48 +268,3 @@ class Parameters(Section):
         if self.mix.reverberation.rt60_s[0] <= 0:
             raise ValueError("mix.reverberation.rt60_s must be above 0 seconds")
         return self
-
-
-def read_parameters(path: Path) -> Parameters:
-    """The parameters in the YAML 1.2 file `path`.
-
-    Raises:
-        ParameterError: the file is absent or no YAML, or a value is unknown, of the wrong type or out of range; the
-            message names each such key, what was expected and what was found.
-    """
-    try:
-        values = YAML(typ="safe", pure=True).load(path)
-    except FileNotFoundError:
-        raise ParameterError(f"{path} is missing: run from the root of the repository.") from None
-    except (YAMLError, UnicodeDecodeError) as error:
-        raise ParameterError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
-    if not isinstance(values, dict):
-        raise ParameterError(f"{path}: expected sections such as 'mix:' and 'model:', found {type(values).__name__}.")
-    try:
-        return Parameters.model_validate(values)
-    except ValidationError as error:
-        problems = [_sentence(detail["type"], detail["loc"], detail["msg"], detail["input"]) for detail in error.errors()]
-        raise ParameterError(f"{path}: " + "; ".join(problems) + ".") from None
-
-
-def _sentence(kind: str, location: tuple[int | str, ...], message: str, found: Any) -> str:
-    key = ".".join(str(part) for part in location)
-    if kind == "extra_forbidden":
-        known = _keys(location[:-1])
-        near = difflib.get_close_matches(str(location[-1]), known, n=1)
-        return f"{key} is not a parameter; " + (f"did you mean '{near[0]}'?" if near else f"known are {', '.join(known)}")
-    if kind == "missing":
-        return f"{key} is missing"
-    message = message.removeprefix("Value error, ")
-    if kind == "value_error":
-        return f"{key}: {message}" if key else message
-    return f"{key}: {message[0].lower()}{message[1:]}, found {found!r}"
-
-
-def _keys(location: tuple[int | str, ...]) -> list[str]:
-    section: type[BaseModel] = Parameters
-    for part in location:
-        inner = section.model_fields[str(part)].annotation
-        assert isinstance(inner, type) and issubclass(inner, BaseModel)
-        section = inner
-    return sorted(section.model_fields)

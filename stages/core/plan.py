@@ -80,7 +80,9 @@ def planned(speech: Sequence[Recording], noise: Sequence[Recording], settings: M
         noises = [recording for recording in noise if recording.split == split]
         for what, found in (("speech", utterances), ("noise", noises)):
             if not found:
-                raise PlanError(f"The {split} split has no {what}: the {what} corpora need recordings of more speakers or sources, or other shares.")
+                raise PlanError(
+                    f"The {split} split has no {what}: the {what} corpora need more speakers or sources, or other shares."
+                )
         by_speaker = defaultdict(list)
         for utterance in utterances:
             by_speaker[utterance.group].append(utterance)
@@ -95,16 +97,21 @@ def write_plan(path: Path, mixtures: Sequence[Mixture]) -> None:
 
 
 def _mixture(
-    split: Split, index: int, utterances: Sequence[Recording], by_speaker: dict[str, list[Recording]],
-    noises: Sequence[Recording], settings: Mix, sample_rate: int,
-) -> Mixture:  # fmt: skip
+    split: Split,
+    index: int,
+    utterances: Sequence[Recording],
+    by_speaker: dict[str, list[Recording]],
+    noises: Sequence[Recording],
+    settings: Mix,
+    sample_rate: int,
+) -> Mixture:
     random = generator(settings.seed, "mix", split, index)
     n_samples = round(settings.seconds * sample_rate)
-    utterance = utterances[random.integers(len(utterances))]
+    utterance = utterances[int(random.integers(len(utterances)))]
     count = min(int(random.integers(settings.n_noises[0], settings.n_noises[1] + 1)), len(noises))
     chosen = [noises[place] for place in sorted(random.choice(len(noises), size=count, replace=False))]
     grid = settings.snr_grid_db
-    snr_db = float(random.uniform(*settings.snr_db)) if split == "train" else grid[index % len(grid)]
+    snr_db = _within(random, settings.snr_db) if split == "train" else grid[index % len(grid)]
     return Mixture(
         id=f"{split}-{index:06d}",
         split=split,
@@ -112,8 +119,8 @@ def _mixture(
         language=utterance.label,
         noise="+".join(sorted({recording.label for recording in chosen})),
         n_samples=n_samples,
-        snr_db=round(snr_db, 6),
-        level_dbfs=round(float(random.uniform(*settings.level_dbfs)), 6),
+        snr_db=snr_db,
+        level_dbfs=_within(random, settings.level_dbfs),
         speech=_speech(random, utterance, by_speaker[utterance.group], settings.seconds),
         noises=tuple(_stretch(random, recording, settings.seconds, random.uniform(-5, 5)) for recording in chosen),
         low_pass_hz=_low_pass(random, settings) if split == "train" else None,
@@ -121,7 +128,9 @@ def _mixture(
     )
 
 
-def _speech(random: np.random.Generator, first: Recording, same_speaker: Sequence[Recording], seconds: float) -> tuple[Segment, ...]:
+def _speech(
+    random: np.random.Generator, first: Recording, same_speaker: Sequence[Recording], seconds: float
+) -> tuple[Segment, ...]:
     """Utterances of one speaker, one after another, until `seconds` are filled; a longer one is cut at a random place."""
     others = [recording for recording in same_speaker if recording.id != first.id]
     queue = [first, *(others[place] for place in random.permutation(len(others)))]
@@ -140,24 +149,31 @@ def _stretch(random: np.random.Generator, recording: Recording, seconds: float, 
     last = recording.n_samples - n_samples
     start = int(random.integers(last + 1)) if last >= 0 else int(random.integers(recording.n_samples))
     return Segment(
-        id=recording.id, path=recording.path, sample_rate=recording.sample_rate, whole=(recording.start, recording.n_samples),
-        start=start, n_samples=n_samples, gain_db=round(float(gain_db), 6),
-    )  # fmt: skip
+        id=recording.id,
+        path=recording.path,
+        sample_rate=recording.sample_rate,
+        whole=(recording.start, recording.n_samples),
+        start=start,
+        n_samples=n_samples,
+        gain_db=round(float(gain_db), 6),
+    )
 
 
 def _low_pass(random: np.random.Generator, settings: Mix) -> float | None:
-    hit, cutoff = random.random() < settings.low_pass.probability, random.uniform(*settings.low_pass.cutoff_hz)
-    return round(float(cutoff), 3) if hit else None
+    hit, cutoff_hz = random.random() < settings.low_pass.probability, _within(random, settings.low_pass.cutoff_hz)
+    return cutoff_hz if hit else None
 
 
 def _reverberation(random: np.random.Generator, settings: Mix) -> Reverberation | None:
     hit = random.random() < settings.reverberation.probability
-    room = Reverberation(
-        round(float(random.uniform(*settings.reverberation.rt60_s)), 6),
-        round(float(random.uniform(*settings.reverberation.drr_db)), 6),
-        int(random.integers(2**31)),
-    )
+    rt60_s, drr_db = _within(random, settings.reverberation.rt60_s), _within(random, settings.reverberation.drr_db)
+    room = Reverberation(rt60_s, drr_db, int(random.integers(2**31)))
     return room if hit else None
+
+
+def _within(random: np.random.Generator, ends: Sequence[float]) -> float:
+    """A number drawn evenly between two ends, rounded so that the plan reads well."""
+    return round(float(random.uniform(ends[0], ends[1])), 6)
 
 
 def _check_lengths(noise: Sequence[Recording], settings: Mix) -> None:
@@ -165,8 +181,7 @@ def _check_lengths(noise: Sequence[Recording], settings: Mix) -> None:
     if short and settings.short_noise == "refuse":
         first = min(short, key=lambda recording: recording.n_samples / recording.sample_rate)
         raise PlanError(
-            f"{len(short)} of {len(noise)} noise recordings are shorter than the mixtures (mix.seconds = {settings.seconds:g}); the shortest, "
-            f"{first.id}, lasts {first.n_samples / first.sample_rate:.2f} s. Set mix.short_noise=repeat to loop them, or lower mix.seconds."
+            f"{len(short)} of {len(noise)} noise recordings are shorter than the mixtures (mix.seconds = "
+            f"{settings.seconds:g}); the shortest, {first.id}, lasts {first.n_samples / first.sample_rate:.2f} s. "
+            "Set mix.short_noise=repeat to loop them, or lower mix.seconds."
         )
-
-

@@ -59,14 +59,18 @@ def _segment(segment: Segment, sample_rate: int) -> Waveform:
         loudest = int(np.argmax(np.abs(whole)))
         waveform = whole[(places - segment.start + loudest - segment.n_samples // 2) % length]
     if level_dbfs(waveform) <= _PAUSE_DBFS - 20:
-        raise RenderingError(f"{segment.path}: {segment.id} is silent and cannot be mixed at an SNR; remove it from its corpus.")
+        raise RenderingError(
+            f"{segment.path}: {segment.id} is silent and cannot be mixed at an SNR; remove it from its corpus."
+        )
     return resampled(waveform, segment.sample_rate, sample_rate)
 
 
 def _first_channel(segment: Segment, start: int, n_samples: int) -> Waveform:
     waveform, sample_rate = read_audio(Path(segment.path), start=start, n_samples=n_samples)
     if sample_rate != segment.sample_rate:
-        raise RenderingError(f"{segment.path}: expected {segment.sample_rate} Hz as in the manifest, found {sample_rate}; run 'dvc repro' again.")
+        raise RenderingError(
+            f"{segment.path}: expected {segment.sample_rate} Hz as in the manifest, found {sample_rate}; run 'dvc repro' again."
+        )
     return np.ascontiguousarray(waveform[:, 0])
 
 
@@ -77,7 +81,7 @@ def _fitted(waveform: Waveform, n_samples: int) -> Waveform:
 
 def _low_passed(waveform: Waveform, cutoff_hz: float, sample_rate: int) -> Waveform:
     sections = signal.butter(8, cutoff_hz, fs=sample_rate, output="sos")
-    return signal.sosfilt(sections, waveform).astype(np.float32)
+    return np.asarray(signal.sosfilt(sections, waveform), dtype=np.float32)
 
 
 def _reverberated(waveform: Waveform, room: Reverberation, sample_rate: int) -> Waveform:
@@ -87,4 +91,4 @@ def _reverberated(waveform: Waveform, room: Reverberation, sample_rate: int) -> 
     tail = random.standard_normal(length) * 10 ** (-3 * np.arange(length) / length)
     tail *= 10 ** (-room.drr_db / 20) / np.sqrt(np.sum(tail**2))
     response = np.concatenate([[1.0], np.zeros(delay), tail])
-    return signal.oaconvolve(waveform, response)[: len(waveform)].astype(np.float32)
+    return np.asarray(signal.oaconvolve(waveform, response)[: len(waveform)], dtype=np.float32)

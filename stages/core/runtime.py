@@ -56,9 +56,7 @@ def n_workers(n_jobs: int) -> int:
     return n_jobs
 
 
-def parallel(
-    function: Callable[[Item], Result], items: Iterable[Item], *, n_jobs: int, description: str
-) -> list[Result]:
+def parallel(function: Callable[[Item], Result], items: Iterable[Item], *, n_jobs: int, description: str) -> list[Result]:
     """`function` of each item, in the order of the items, with progress on stderr when that is a terminal.
 
     With one worker this is a plain loop, with more the items are spread over processes that end when this one does.
@@ -149,7 +147,7 @@ def end_with_parent() -> None:
 def run_stage(name: str, main: Callable[[], None], *, locks_dir: Path = Path(".cache/locks")) -> None:
     """Runs `main` as the stage `name`: alone, no longer than its DVC, and without a traceback for a user's mistake.
 
-    A DenoisingError becomes one line on stderr and exit code 1, Ctrl-C the line 'interrupted' and exit code 130. Any
+    A DenoisingError or OSError becomes one line on stderr and exit code 1, Ctrl-C the line 'interrupted' and exit code 130. Any
     other exception is a mistake in the program and keeps its traceback.
     """
     try:
@@ -158,6 +156,10 @@ def run_stage(name: str, main: Callable[[], None], *, locks_dir: Path = Path(".c
             main()
     except DenoisingError as error:
         print("error:", " ".join(str(error).splitlines()), file=sys.stderr)
+        raise SystemExit(1) from None
+    except OSError as error:
+        # No space, no permission, a disk that went away: the surroundings, not the program.
+        print(f"error: {error.filename or name}: {error.strerror or error}", file=sys.stderr)
         raise SystemExit(1) from None
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
@@ -169,9 +171,7 @@ def _spread(function: Callable[[Item], Result], work: list[Item], workers: int, 
     from joblib.externals.loky.process_executor import TerminatedWorkerError
     from tqdm import tqdm
 
-    config = joblib.parallel_config(
-        backend="loky", inner_max_num_threads=1, initializer=_start_worker, initargs=(os.getpid(),)
-    )
+    config = joblib.parallel_config(backend="loky", inner_max_num_threads=1, initializer=_start_worker, initargs=(os.getpid(),))
     # Without max_nbytes=None large arrays reach the workers as read-only maps, which the plain loop's are not.
     with config, tqdm(total=len(work), desc=description, disable=None) as progress, ExitStack() as stack:
         pool = joblib.Parallel(n_jobs=workers, max_nbytes=None, return_as="generator")

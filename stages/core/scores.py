@@ -43,9 +43,7 @@ class Scores:
     reasons: dict[str, str]
 
 
-def scores(
-    *, reference: Float[np.ndarray, " samples"], estimate: Float[np.ndarray, " samples"], sample_rate: int
-) -> Scores:
+def scores(*, reference: Float[np.ndarray, " samples"], estimate: Float[np.ndarray, " samples"], sample_rate: int) -> Scores:
     """All metrics of `estimate` against `reference`, both at `sample_rate` Hz.
 
     Raises:
@@ -96,9 +94,7 @@ def si_sdr_db(*, reference: Float[np.ndarray, " samples"], estimate: Float[np.nd
     return _ratio_db(target, target - s_hat)
 
 
-def pesq_wb(
-    *, reference: Float[np.ndarray, " samples"], estimate: Float[np.ndarray, " samples"], sample_rate: int
-) -> float:
+def pesq_wb(*, reference: Float[np.ndarray, " samples"], estimate: Float[np.ndarray, " samples"], sample_rate: int) -> float:
     """Wide-band PESQ (ITU-T P.862.2, MOS-LQO, 1.0 to 4.64) by the package pesq; other rates are resampled to 16 kHz.
 
     Raises:
@@ -120,9 +116,7 @@ def pesq_wb(
     return _finite(value, "PESQ")
 
 
-def stoi(
-    *, reference: Float[np.ndarray, " samples"], estimate: Float[np.ndarray, " samples"], sample_rate: int
-) -> float:
+def stoi(*, reference: Float[np.ndarray, " samples"], estimate: Float[np.ndarray, " samples"], sample_rate: int) -> float:
     """Short-time objective intelligibility (Taal et al. 2011), -1 to 1, by the package pystoi.
 
     Raises:
@@ -131,9 +125,7 @@ def stoi(
     return _stoi(reference, estimate, sample_rate, extended=False)
 
 
-def estoi(
-    *, reference: Float[np.ndarray, " samples"], estimate: Float[np.ndarray, " samples"], sample_rate: int
-) -> float:
+def estoi(*, reference: Float[np.ndarray, " samples"], estimate: Float[np.ndarray, " samples"], sample_rate: int) -> float:
     """Extended short-time objective intelligibility (Jensen and Taal 2016), -1 to 1, by the package pystoi.
 
     Raises:

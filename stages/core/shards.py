@@ -27,7 +27,7 @@ class ShardError(DenoisingError):
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """Where one mixture lies: `n_frames` frames from `start` in the file `shard`; stored numbers are `scale` times too large."""
+    """Where one mixture lies: `n_frames` frames from `start` in the file `shard`, `scale` times too large."""
 
     id: str
     shard: str
@@ -46,11 +46,13 @@ def packed(mixture: Spectrum, speech: Spectrum) -> tuple[Float16[np.ndarray, "fr
     return (numbers * np.float32(scale)).astype(np.float16), float(scale)
 
 
-def unpacked(numbers: Float16[np.ndarray, "*batch frames 2 bins 2"], scale: float | np.ndarray) -> Complex64[np.ndarray, "*batch frames 2 bins"]:
+def unpacked(
+    numbers: Float16[np.ndarray, "*batch frames 2 bins 2"], scale: float | np.ndarray
+) -> Complex64[np.ndarray, "*batch frames 2 bins"]:
     """The spectrograms, mixture and speech, from the layout of a shard; `scale` broadcasts over the batch."""
     single = numbers.astype(np.float32)
     single /= np.asarray(scale, np.float32).reshape(*np.shape(scale), 1, 1, 1, 1)
-    return single.view(np.complex64)[..., 0]
+    return np.asarray(single.view(np.complex64)[..., 0])
 
 
 def write_shard(path: Path, items: list[tuple[str, Spectrum, Spectrum]]) -> list[Entry]:

@@ -27,10 +27,12 @@ def spectrogram(waveform: Float32[Tensor, "*batch samples"], stft: Stft) -> Comp
     length = (n_frames(waveform.shape[-1], stft) - 1) * stft.hop_length + stft.win_length
     padded = torch.nn.functional.pad(waveform, (lead, length - lead - waveform.shape[-1]))
     frames = padded.unfold(-1, stft.win_length, stft.hop_length) * _window(stft, waveform.device)
-    return torch.fft.rfft(frames, stft.n_fft)
+    return torch.as_tensor(torch.fft.rfft(frames, stft.n_fft))
 
 
-def waveform(spectrum: Complex64[Tensor, "*batch frames bins"], n_samples: int, stft: Stft) -> Float32[Tensor, "*batch samples"]:
+def waveform(
+    spectrum: Complex64[Tensor, "*batch frames bins"], n_samples: int, stft: Stft
+) -> Float32[Tensor, "*batch samples"]:
     """The waveform of `n_samples` samples whose spectrogram comes nearest to `spectrum` (Griffin and Lim 1984, eq. 6).
 
     Exact for an unchanged spectrogram. Frames are weighted by the window once more and added where they overlap; for

@@ -70,9 +70,17 @@ class Progress:
 class Trainer:
     """Trains one denoiser on one device from shards, epoch by epoch."""
 
-    def __init__(self, denoiser: Denoiser, settings: Train, train: ShardReader, valid: ShardReader, device: torch.device) -> None:
+    def __init__(
+        self, denoiser: Denoiser, settings: Train, train: ShardReader, valid: ShardReader, device: torch.device
+    ) -> None:
         """Puts the denoiser on the device; its weights are those of epoch 0."""
-        self.denoiser, self.settings, self.train, self.valid, self.device = denoiser.to(device), settings, train, valid, device
+        self.denoiser, self.settings, self.train, self.valid, self.device = (
+            denoiser.to(device),
+            settings,
+            train,
+            valid,
+            device,
+        )
         self.loss = LOSSES[settings.loss]
         self.optimizer = torch.optim.AdamW(denoiser.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay)
         self.steps_per_epoch = math.ceil(len(train) / settings.batch_size)
@@ -101,7 +109,9 @@ class Trainer:
                 epoch = self._epoch(len(self.progress.epochs), bar)
                 self.progress.epochs.append(epoch)
                 if self.progress.best_epoch is epoch:
-                    self.progress.best = {name: weight.detach().cpu().clone() for name, weight in self.denoiser.state_dict().items()}
+                    self.progress.best = {
+                        name: weight.detach().cpu().clone() for name, weight in self.denoiser.state_dict().items()
+                    }
                 self._save(state)
                 bar.set_postfix(valid_loss=f"{epoch.valid_loss:.4f}", valid_snr=f"{epoch.valid_snr_db:.2f} dB")
         self.denoiser.load_state_dict(self.progress.best)
@@ -125,7 +135,8 @@ class Trainer:
             bar.update()
         if not math.isfinite(total):
             raise TrainingError(
-                f"The training loss became {total} in epoch {number}: lower train.learning_rate (now {self.settings.learning_rate:g})."
+                f"The training loss became {total} in epoch {number}: "
+                f"lower train.learning_rate (now {self.settings.learning_rate:g})."
             )
         valid_loss, valid_snr_db = self._validated()
         return Epoch(number, rate, total / len(self.train), valid_loss, valid_snr_db)

@@ -216,9 +216,7 @@ def _loaded() -> Iterator[ctypes.CDLL]:
     try:
         # The rate is set by the first espeak_Initialize, so it tells whether the library was really loaded anew.
         if library.espeak_ng_GetSampleRate() != 0:
-            raise EspeakError(
-                f"{path} is in use elsewhere in this process, which would change what it says. End that use."
-            )
+            raise EspeakError(f"{path} is in use elsewhere in this process, which would change what it says. End that use.")
         data = espeakng_loader.get_data_path()
         if library.espeak_Initialize(_SYNCHRONOUS, 0, data.encode(), _DONT_EXIT) != SAMPLE_RATE:
             raise EspeakError(f"eSpeak NG cannot use its data in {data}: reinstall espeakng-loader, in a shorter path.")

@@ -11,12 +11,12 @@ import numpy as np
 import pandas as pd
 
 from stages.core import audio
+from stages.core.corpora.shares import drawn
 from stages.core.errors import DenoisingError
 from stages.core.files import file_digest
 from stages.core.manifest import SPLITS, Recording, Split
 from stages.core.parameters import Folder
 from stages.core.runtime import parallel
-from stages.core.seeds import generator
 
 LICENCE = "that of your recordings"
 # A file below this level holds nothing but the rounding noise of 16-bit silence (-96 dBFS and 6 dB of margin).
@@ -43,31 +43,16 @@ def recordings(settings: Folder, role: Literal["speech", "noise"], n_jobs: int) 
     if table:
         splits, groups = _tabled(paths, groups, table, Path(settings.split_csv))
     else:
-        splits = split_by_group(groups, settings.seed, settings.valid_share, settings.test_share)
+        splits = drawn(groups, settings.seed, settings.valid_share, settings.test_share)
     rows = zip(paths, relative, groups, labels, splits, strict=True)
     checked = parallel(partial(_recording, role), list(rows), n_jobs=n_jobs, description=f"reading {root}")
     faults = [row for row in checked if isinstance(row, str)]
     if faults:
         listed = "\n  ".join(faults[:20]) + (f"\n  … and {len(faults) - 20} more" if len(faults) > 20 else "")
-        raise FolderError(f"{len(faults)} of {len(paths)} files cannot be used; mend, remove or list them in {key}.exclude:\n  {listed}")
+        raise FolderError(
+            f"{len(faults)} of {len(paths)} files cannot be used; mend, remove or list them in {key}.exclude:\n  {listed}"
+        )
     return [row for row in checked if isinstance(row, Recording)]
-
-
-def split_by_group(groups: Sequence[str], seed: int, valid_share: float, test_share: float) -> list[Split]:
-    """The split of each item, such that all items of a group share one and the shares hold over the groups.
-
-    Groups are ordered by a seeded number of their own, so a new group moves at most its neighbours. Where there are three
-    groups or more and a share is above 0, its split holds at least one group.
-    """
-    ordered = sorted(set(groups), key=lambda group: (generator(seed, "split", group).random(), group))
-    counts = {name: round(len(ordered) * share) for name, share in (("test", test_share), ("valid", valid_share))}
-    if len(ordered) >= len(SPLITS):
-        counts = {name: max(n, int(share > 0)) for (name, n), share in zip(counts.items(), (test_share, valid_share), strict=True)}
-    first, second = counts["test"], counts["test"] + counts["valid"]
-    chosen: dict[str, Split] = {
-        group: "test" if place < first else "valid" if place < second else "train" for place, group in enumerate(ordered)
-    }
-    return [chosen[group] for group in groups]
 
 
 def _sound_files(root: Path, exclude: Sequence[str], key: str) -> list[Path]:
@@ -94,7 +79,9 @@ def _found(pattern: str, name: str, key: str) -> str:
 def _table(path: Path, key: str) -> dict[Path, tuple[str, str]]:
     """Split and speaker ('' if not given) of each file that the table lists."""
     if not path.is_file():
-        raise FolderError(f"{key}: {path.absolute()} is missing; a table without rows (only 'path,split') splits by the shares.")
+        raise FolderError(
+            f"{key}: {path.absolute()} is missing; a table without rows (only 'path,split') splits by the shares."
+        )
     table = pd.read_csv(path, dtype=str, keep_default_na=False)
     if not {"path", "split"} <= set(table.columns):
         raise FolderError(f"{path}: expected the columns path and split, found {', '.join(table.columns)}.")
@@ -122,7 +109,10 @@ def _tabled(
     for group, split, path in zip(named, splits, paths, strict=True):
         other, where = seen.setdefault(group, (split, path))
         if other != split:
-            raise FolderError(f"{source}: '{group}' is in two splits: {where} in {other}, {path} in {split}; a speaker or recording belongs to one.")
+            raise FolderError(
+                f"{source}: '{group}' is in two splits: {where} in {other}, {path} in {split}; "
+                "a speaker or recording belongs to one."
+            )
     return splits, named
 
 
@@ -137,6 +127,14 @@ def _recording(role: str, row: tuple[Path, str, str, str, Split]) -> Recording |
     if audio.level_dbfs(np.ascontiguousarray(waveform[:, 0])) < _SILENCE_DBFS:
         return f"{path}: silent (its first channel is below {_SILENCE_DBFS:g} dBFS)."
     return Recording(
-        id=f"folder/{name}", corpus="folder", path=str(path.absolute()), start=0, n_samples=len(waveform),
-        sample_rate=sample_rate, group=f"folder/{group}", label=label, split=split, content=file_digest(path),
-    )  # fmt: skip
+        id=f"folder/{name}",
+        corpus="folder",
+        path=str(path.absolute()),
+        start=0,
+        n_samples=len(waveform),
+        sample_rate=sample_rate,
+        group=f"folder/{group}",
+        label=label,
+        split=split,
+        content=file_digest(path),
+    )

@@ -138,9 +138,7 @@ def bursts(random: np.random.Generator, n_samples: int) -> Waveform:
         burst = _band(random, length, low, min(low * random.uniform(1.5, 5), _HIGHEST_HZ))
         rise = random.uniform(0.02, 0.4)
         place = (np.arange(length) + 0.5) / length
-        burst *= (
-            np.minimum(place / rise, 1) * np.exp(-random.uniform(0, 4) * place) * (1 - place) * random.lognormal(0, 0.3)
-        )
+        burst *= np.minimum(place / rise, 1) * np.exp(-random.uniform(0, 4) * place) * (1 - place) * random.lognormal(0, 0.3)
         first = int(start * SAMPLE_RATE)
         wave[first : first + length] += burst[: n_samples - first]
         start += length / SAMPLE_RATE + random.exponential(pause)
