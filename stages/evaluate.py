@@ -64,8 +64,10 @@ def run(settings: Evaluate, test_dir: Path, checkpoint: Path, outputs: tuple[Pat
     metrics, by_snr, by_noise, every = outputs
     write_json(metrics, _metrics(table))
     test = table[(table["set"] == "test") & (table["kind"] == "noisy")]
-    for path, column in ((by_snr, "snr_asked_db"), (by_noise, "noise")):
-        write_text(path, _grouped(test, column).to_csv(index=False, float_format="%.4f", lineterminator="\n"))
+    # A mixture with several noises counts for each of them.
+    by_kind = test.assign(noise=test["noise"].str.split("+")).explode("noise")
+    for path, part, column in ((by_snr, test, "snr_asked_db"), (by_noise, by_kind, "noise")):
+        write_text(path, _grouped(part, column).to_csv(index=False, float_format="%.4f", lineterminator="\n"))
     write_text(every, table.to_csv(index=False, float_format="%.6g", lineterminator="\n"))
     print(shown(_metrics(table)))
 

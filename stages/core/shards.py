@@ -52,7 +52,8 @@ def unpacked(
     """The spectrograms, mixture and speech, from the layout of a shard; `scale` broadcasts over the batch."""
     single = numbers.astype(np.float32)
     single /= np.asarray(scale, np.float32).reshape(*np.shape(scale), 1, 1, 1, 1)
-    return np.asarray(single.view(np.complex64)[..., 0])
+    spectra: np.ndarray = single.view(np.complex64)[..., 0]
+    return spectra
 
 
 def write_shard(path: Path, items: list[tuple[str, Spectrum, Spectrum]]) -> list[Entry]:
