@@ -108,6 +108,7 @@ class ShardReader:
 
 def _mapped(path: Path) -> np.ndarray:
     try:
-        return np.load(path, mmap_mode="r", allow_pickle=False)
+        mapped: np.ndarray = np.load(path, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError) as error:
         raise ShardError(f"{path}: cannot be read ({error}); run 'dvc repro -f shard'.") from None
+    return mapped
