@@ -1,5 +1,6 @@
 """Sound files, read whole or in part and written in the format that they came in."""
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,10 +14,15 @@ from stages.core.files import written
 
 # libsndfile's Vorbis encoder overflows its stack on very long single writes (libsndfile#709), so writing goes in blocks.
 _BLOCK = 1 << 16
-# Container and encoding pairs that libsndfile reads but does not write, and the lossless pair that replaces each.
 SUFFIXES = frozenset(
     {".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".aifc", ".caf", ".au", ".snd", ".w64", ".rf64"}
 )
+
+
+# libsndfile's log about the chunk of samples: the size in the header, and what the length of the file leaves of it.
+_SIZES = re.compile(r"^\s*(?:data|SSND|Data Size|riff|Riff size)\s*: (\d+) \(should be (\d+)\)")
+# Programs that write to a pipe cannot know the size and leave one of the largest numbers there.
+_UNKNOWN_SIZE = 0x7FFFF000
 
 
 class AudioError(DenoisingError):
@@ -58,6 +64,7 @@ def read_audio(
         AudioError: the file is no sound file, is shorter than its header or the part promises, or holds NaN or infinity.
     """
     with _opened(path) as file:
+        _check_complete(path, file)
         promised = file.frames - start if n_samples is None else n_samples
         try:
             if start:
@@ -113,6 +120,18 @@ def level_dbfs(waveform: Float32[np.ndarray, "..."]) -> float:
     """The root mean square of a waveform in dB below full scale; -infinity for digital silence."""
     power = float(np.mean(np.square(waveform, dtype=np.float64))) if waveform.size else 0.0
     return 10 * np.log10(power) if power > 0 else -np.inf
+
+
+def _check_complete(path: Path, file: soundfile.SoundFile) -> None:
+    """Refuses a file that ends before its header says, which libsndfile reads short and mentions in its log alone."""
+    for line in file.extra_info.splitlines():
+        if "lacks an end-of-stream bit" in line:
+            raise AudioError(f"{path}: truncated: its last page is missing; replace or remove the file.")
+        sizes = _SIZES.search(line)
+        if sizes and int(sizes[2]) < int(sizes[1]) < _UNKNOWN_SIZE:
+            raise AudioError(
+                f"{path}: truncated: expected {sizes[1]} bytes of audio, found {sizes[2]}; replace or remove the file."
+            )
 
 
 def _opened(path: Path) -> soundfile.SoundFile:

@@ -139,6 +139,8 @@ def _speech(
         recording = queue[place % len(queue)]
         place += 1
         length = min(remaining, recording.n_samples / recording.sample_rate)
+        if round(length * recording.sample_rate) == 0:  # less than half a sample is left
+            break
         segments.append(_stretch(random, recording, length, 0.0))
         remaining -= length
     return tuple(segments)
