@@ -3,21 +3,25 @@
 import json
 import os
 import shutil
-import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-import psutil
 from ruamel.yaml import YAML
 
 ROOT = Path(__file__).resolve().parents[1]
 STAGES = ("download@speech", "download@noise", "mix", "shard", "train", "evaluate", "denoise")
-METRICS = ("mix.json", "shard.json", "train.json", "evaluate.json", "curves.csv", "evaluate_by_snr.csv", "evaluate_by_noise.csv")
+METRICS = (
+    "mix.json",
+    "shard.json",
+    "train.json",
+    "evaluate.json",
+    "curves.csv",
+    "evaluate_by_snr.csv",
+    "evaluate_by_noise.csv",
+)
 CHECKPOINT = Path("models/denoiser.safetensors")
 SMALL = {
     "download.speech.espeak.n_speakers": 6,
@@ -40,6 +44,17 @@ SMALL = {
 }
 
 
+class Ended(NamedTuple):
+    """How a stage ended and what it printed."""
+
+    code: int
+    out: str
+    err: str
+
+
+Command = Callable[..., Ended]
+
+
 class Pipeline:
     """A repository of its own in `folder`, a copy of this one without its results, with small parameters."""
 
@@ -48,7 +63,9 @@ class Pipeline:
 
     def run(self, *command: str, seconds: float = 300) -> subprocess.CompletedProcess[str]:
         """Runs a command in the repository; its stdout and stderr come as text."""
-        return subprocess.run(command, cwd=self.folder, env=environment(), capture_output=True, text=True, timeout=seconds)
+        return subprocess.run(
+            command, cwd=self.folder, env=environment(self.folder), capture_output=True, text=True, timeout=seconds
+        )
 
     def done(self, *command: str) -> str:
         """What a command that must end well prints, stdout and stderr together."""
@@ -60,10 +77,9 @@ class Pipeline:
         """The stages that `dvc repro` runs, in their order."""
         return stages_run(self.done("dvc", "repro", *arguments))
 
-    def experiment(self, *settings: str) -> list[str]:
-        """The stages that an experiment with these settings runs, in their order."""
-        options = [word for setting in settings for word in ("-S", setting)]
-        return stages_run(self.done("dvc", "exp", "run", *options))
+    def experiment(self, setting: str, *, target: str | None = None) -> list[str]:
+        """The stages that an experiment with this setting runs up to a target, in their order."""
+        return stages_run(self.done("dvc", "exp", "run", "-S", setting, *([target] if target else [])))
 
     def stage(self, name: str, *arguments: str) -> subprocess.CompletedProcess[str]:
         """Runs a stage as a command, without DVC."""
@@ -80,7 +96,7 @@ class Pipeline:
     def commit(self) -> None:
         """Commits everything that git does not ignore."""
         self.done("git", "add", "--all")
-        self.done("git", "-c", "user.name=tests", "-c", "user.email=tests@localhost", "commit", "--quiet", "--message", "state")
+        self.done("git", "commit", "--quiet", "--message", "state")
 
     def copy(self, folder: Path) -> "Pipeline":
         """The same repository with all its results and caches in another folder."""
@@ -102,20 +118,23 @@ class Pipeline:
         return dict(json.loads((self.folder / "metrics" / f"{name}.json").read_text(encoding="utf-8")))
 
 
-def fresh(folder: Path, **values: Any) -> Pipeline:
-    """A copy of the working tree in `folder` with small parameters, where nothing has been run, committed to git."""
+def fresh(folder: Path, source: Path = ROOT, **values: Any) -> Pipeline:
+    """A copy of the working tree `source` in `folder` with small parameters, where nothing has been run, committed to git."""
     listed = subprocess.run(
-        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"], cwd=ROOT, capture_output=True, check=True
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"], cwd=source, capture_output=True, check=True
     )
     for name in filter(None, listed.stdout.decode().split("\0")):
         # Results of the pipeline that are kept in git are not part of a fresh start.
-        if (ROOT / name).is_file() and name != "dvc.lock" and not name.startswith(("tests/", "metrics/")):
+        if (source / name).is_file() and name != "dvc.lock" and not name.startswith(("tests/", "metrics/")):
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(ROOT / name, folder / name)
+            shutil.copy(source / name, folder / name)
     pipeline = Pipeline(folder)
     put_parameters(folder / "params.yaml", SMALL)
     pipeline.set(**values)
     pipeline.done("git", "init", "--quiet")
+    # DVC commits experiments in the name of this user as well.
+    pipeline.done("git", "config", "user.name", "tests")
+    pipeline.done("git", "config", "user.email", "tests@localhost")
     pipeline.commit()
     return pipeline
 
@@ -133,11 +152,12 @@ def put_parameters(path: Path, values: Mapping[str, Any]) -> None:
     yaml.dump(parameters, path)
 
 
-def environment() -> dict[str, str]:
-    """The environment of a command: the Python of these tests comes first, and nothing of an outer DVC or git is left."""
+def environment(folder: Path) -> dict[str, str]:
+    """The environment of a command in `folder`: the Python of these tests first, and no settings of another DVC or git."""
     kept = {key: value for key, value in os.environ.items() if not key.startswith(("DVC_", "GIT_"))}
     folders = os.pathsep.join([str(Path(sys.executable).parent), kept.get("PATH", "")])
-    return kept | {"PATH": folders, "GIT_CONFIG_GLOBAL": os.devnull, "NO_COLOR": "1", "COLUMNS": "200"}
+    own = {f"DVC_{name}_DIR": str(folder / ".dvc/tmp" / name) for name in ("GLOBAL_CONFIG", "SYSTEM_CONFIG", "SITE_CACHE")}
+    return kept | own | {"PATH": folders, "GIT_CONFIG_GLOBAL": os.devnull, "NO_COLOR": "1", "COLUMNS": "200"}
 
 
 def stages_run(output: str) -> list[str]:

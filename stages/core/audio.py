@@ -21,6 +21,8 @@ SUFFIXES = frozenset(
 
 # libsndfile's log about the chunk of samples: the size in the header, and what the length of the file leaves of it.
 _SIZES = re.compile(r"^\s*(?:data|SSND|Data Size|riff|Riff size)\s*: (\d+) \(should be (\d+)\)")
+# And about an OGG stream: no last page, for Vorbis and for Opus, or a part of one.
+_CUT_OGG = ("lacks an end-of-stream bit", "without an End-Of-Stream flag", "Junk after the last page")
 # Programs that write to a pipe cannot know the size and leave one of the largest numbers there.
 _UNKNOWN_SIZE = 0x7FFFF000
 
@@ -125,7 +127,7 @@ def level_dbfs(waveform: Float32[np.ndarray, "..."]) -> float:
 def _check_complete(path: Path, file: soundfile.SoundFile) -> None:
     """Refuses a file that ends before its header says, which libsndfile reads short and mentions in its log alone."""
     for line in file.extra_info.splitlines():
-        if "lacks an end-of-stream bit" in line:
+        if any(sign in line for sign in _CUT_OGG):
             raise AudioError(f"{path}: truncated: its last page is missing; replace or remove the file.")
         sizes = _SIZES.search(line)
         if sizes and int(sizes[2]) < int(sizes[1]) < _UNKNOWN_SIZE:

@@ -54,10 +54,11 @@ def load_checkpoint(path: Path, device: torch.device | str = "cpu") -> tuple[Den
         description = json.loads(text or "{}")
         denoiser = Denoiser(Model(**description["model"]), Stft(**description["stft"]), description["sample_rate"])
         denoiser.load_state_dict(weights)
-    except (KeyError, ValidationError, RuntimeError, ValueError) as error:
+        training = description["training"]
+    except (KeyError, TypeError, ValidationError, RuntimeError, ValueError) as error:
         found = "a safetensors file of another program" if text is None else f"one that this version cannot rebuild ({error})"
         raise CheckpointError(f"{path}: expected weights written by the train stage, found {found}.") from None
-    return denoiser.to(device).eval(), description["training"]
+    return denoiser.to(device).eval(), training
 
 
 @cache

@@ -29,13 +29,19 @@ def pairs(folder: Path) -> list[Pair]:
     """All pairs in `folder`, in the order of their names.
 
     Raises:
-        PairError: clean/ or noisy/ is missing or empty, or a recording of one has no counterpart in the other.
+        PairError: clean/ or noisy/ is missing or empty, or a recording of one has no counterpart in the other, or
+            two have the same name but for their suffix.
     """
-    found = {}
+    found: dict[str, dict[str, Path]] = {}
     for side in ("noisy", "clean"):
         if not (folder / side).is_dir():
             raise PairError(f"{folder.absolute()}: expected the folders clean and noisy inside, {side} is missing.")
-        found[side] = {path.relative_to(folder / side).with_suffix("").as_posix(): path for path in sound_files(folder / side)}
+        found[side] = {}
+        for path in sound_files(folder / side):
+            name = path.relative_to(folder / side).with_suffix("").as_posix()
+            if name in found[side]:
+                raise PairError(f"{folder.absolute()}: '{name}' is there twice, {found[side][name].name} and {path.name}.")
+            found[side][name] = path
     alone = sorted(found["noisy"].keys() ^ found["clean"].keys())
     if alone:
         raise PairError(

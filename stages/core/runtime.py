@@ -141,7 +141,13 @@ def end_with_parent() -> None:
         watched.append(ancestor)
         if _name(ancestor) not in SHELLS:
             break
-    _end_without(watched, f"error: {os.environ['DVC_STAGE']} ends because the DVC process that started it is gone\n")
+    message = f"error: {os.environ['DVC_STAGE']} ends because the DVC process that started it is gone\n"
+    # What a stage imports takes seconds to load, and its DVC may have gone meanwhile: an orphan is handed to a process
+    # of another group, or to a shell that is the first process of a container.
+    if not watched or _name(watched[-1]) in SHELLS or not _same_group(watched[-1]):
+        os.write(2, message.encode())
+        os._exit(1)
+    _end_without(watched, message)
 
 
 def run_stage(name: str, main: Callable[[], None], *, locks_dir: Path = Path(".cache/locks")) -> None:
@@ -232,6 +238,13 @@ def _end_without(watched: list[psutil.Process], message: str) -> None:
         os._exit(1)
 
     threading.Thread(target=watch, name="end-with-parent", daemon=True).start()
+
+
+def _same_group(process: psutil.Process) -> bool:
+    try:
+        return os.getpgid(process.pid) == os.getpgrp()
+    except ProcessLookupError:
+        return False
 
 
 def _alive(process: psutil.Process) -> bool:

@@ -109,6 +109,6 @@ class ShardReader:
 def _mapped(path: Path) -> np.ndarray:
     try:
         mapped: np.ndarray = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError) as error:
+    except (OSError, EOFError, ValueError) as error:
         raise ShardError(f"{path}: cannot be read ({error}); run 'dvc repro -f shard'.") from None
     return mapped

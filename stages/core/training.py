@@ -133,12 +133,13 @@ class Trainer:
             rate = self._learning_rate(number * self.steps_per_epoch + place)
             total += self._step(batch, rate) * len(batch.mixture)
             bar.update()
-        if not math.isfinite(total):
-            raise TrainingError(
-                f"The training loss became {total} in epoch {number}: "
-                f"lower train.learning_rate (now {self.settings.learning_rate:g})."
-            )
         valid_loss, valid_snr_db = self._validated()
+        for name, loss in (("training", total), ("validation", valid_loss)):
+            if not math.isfinite(loss):
+                raise TrainingError(
+                    f"The {name} loss became {loss} in epoch {number}: "
+                    f"lower train.learning_rate (now {self.settings.learning_rate:g})."
+                )
         return Epoch(number, rate, total / len(self.train), valid_loss, valid_snr_db)
 
     def _step(self, batch: Batch, rate: float) -> float:

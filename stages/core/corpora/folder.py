@@ -82,7 +82,10 @@ def _table(path: Path, key: str) -> dict[Path, tuple[str, str]]:
         raise FolderError(
             f"{key}: {path.absolute()} is missing; a table without rows (only 'path,split') splits by the shares."
         )
-    table = pd.read_csv(path, dtype=str, keep_default_na=False)
+    try:
+        table = pd.read_csv(path, dtype=str, keep_default_na=False)
+    except ValueError as error:  # of which those for empty, ragged and wrongly encoded tables are kinds
+        raise FolderError(f"{path}: cannot be read as a table in UTF-8 ({' '.join(str(error).split())}).") from None
     if not {"path", "split"} <= set(table.columns):
         raise FolderError(f"{path}: expected the columns path and split, found {', '.join(table.columns)}.")
     wrong = sorted(set(table["split"]) - set(SPLITS))

@@ -1,0 +1,58 @@
+"""The fixtures of the tests that run the pipeline: one finished run for all of them, and copies of it."""
+
+import importlib
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+from small_pipeline import ROOT, SMALL, STAGES, Command, Ended, Pipeline, fresh, put_parameters
+
+from stages.core.checkpoint import worker_denoiser
+from stages.core.runtime import run_stage
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Pipeline:
+    """A pipeline after `dvc repro`, its state committed to git; tests change copies of it only."""
+    pipeline = fresh(tmp_path_factory.mktemp("finished") / "repository")
+    assert pipeline.repro() == list(STAGES)
+    pipeline.commit()
+    return pipeline
+
+
+@pytest.fixture
+def copied(finished: Pipeline, tmp_path: Path) -> Pipeline:
+    """A copy of the finished pipeline for one test."""
+    return finished.copy(tmp_path / "repository")
+
+
+@pytest.fixture
+def repository_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The working directory: what the stages need of a repository, with small parameters, where nothing has been run."""
+    folder = tmp_path / "repository"
+    folder.mkdir()
+    shutil.copy(ROOT / "params.yaml", folder)
+    put_parameters(folder / "params.yaml", SMALL)
+    monkeypatch.chdir(folder)
+    return folder
+
+
+@pytest.fixture
+def command(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Command:
+    """Runs `python -m stages.NAME ARGUMENTS` in the working directory, but within this process."""
+
+    def run(name: str, *arguments: str | Path) -> Ended:
+        module = importlib.import_module(f"stages.{name}")
+        worker_denoiser.cache_clear()
+        capfd.readouterr()
+        with monkeypatch.context() as patch:
+            patch.setattr(sys, "argv", [f"stages.{name}", *map(str, arguments)])
+            patch.delenv("DVC_STAGE", raising=False)
+            try:
+                run_stage(name, module.main)
+            except SystemExit as ending:
+                return Ended(int(ending.code or 0), *capfd.readouterr())
+        return Ended(0, *capfd.readouterr())
+
+    return run

@@ -1,0 +1,162 @@
+import json
+import pickle
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+from specimens import RATE, STFT, model, spectrum
+
+from stages.core.checkpoint import CheckpointError, load_checkpoint, save_checkpoint, worker_denoiser
+from stages.core.denoiser import Denoiser
+
+TRAINING = {"seed": 1, "loss": "compressed", "epoch": 4}
+NOISY = spectrum(1, 20, 33, seed=2)
+
+
+def denoiser(**changes: object) -> Denoiser:
+    torch.manual_seed(1)
+    made = Denoiser(model(**changes), STFT, RATE)
+    made.standardise([spectrum(2, 40, 33, seed=1)])
+    return made.eval()
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    save_checkpoint(tmp_path / "models" / "denoiser.safetensors", denoiser(), TRAINING)
+    return tmp_path / "models" / "denoiser.safetensors"
+
+
+@pytest.mark.parametrize("target", ["magnitude", "subtraction", "irm", "ibm", "crm"])
+@pytest.mark.parametrize("changes", [{}, {"cell": "lstm", "layers": 2, "bidirectional": True, "dropout": 0.5}])
+def test_what_is_loaded_denoises_as_what_was_saved(target: str, changes: dict[str, object], tmp_path: Path) -> None:
+    made = denoiser(target=target, **changes)
+    save_checkpoint(tmp_path / "a.safetensors", made, TRAINING)
+    found, training = load_checkpoint(tmp_path / "a.safetensors")
+    assert training == TRAINING
+    assert (found.model, found.stft, found.sample_rate) == (made.model, made.stft, made.sample_rate)
+    assert not found.training
+    torch.testing.assert_close(found.denoised(NOISY), made.denoised(NOISY), rtol=0, atol=0)
+    assert [name for name, _ in found.named_buffers()] == ["feature_mean", "feature_scale"]
+    torch.testing.assert_close(found.feature_mean, made.feature_mean, rtol=0, atol=0)
+
+
+def test_equal_denoisers_give_equal_bytes_and_no_other_file(path: Path) -> None:
+    before = path.read_bytes()
+    save_checkpoint(path, denoiser(), TRAINING)
+    assert path.read_bytes() == before
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_the_file_says_how_to_rebuild_the_denoiser(path: Path) -> None:
+    with safe_open(path, framework="pt") as file:
+        description = json.loads(file.metadata()["denoiser"])
+    assert description == {
+        "format": "audio-denoising-rnn/1",
+        "model": model().model_dump(),
+        "stft": STFT.model_dump(),
+        "sample_rate": RATE,
+        "training": TRAINING,
+    }
+
+
+def test_a_missing_file_says_how_to_get_one(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match=r"no-such\.safetensors: no such weights file; train one with 'dvc repro train'"):
+        load_checkpoint(tmp_path / "no-such.safetensors")
+    with pytest.raises(CheckpointError, match="no such weights file"):
+        load_checkpoint(tmp_path)
+
+
+@pytest.mark.parametrize("size", [0, 4, 8, 100, 1000, -1])
+def test_a_truncated_file_is_named(path: Path, size: int) -> None:
+    path.write_bytes(path.read_bytes()[:size])
+    with pytest.raises(CheckpointError, match=r"denoiser\.safetensors: damaged or not a safetensors file"):
+        load_checkpoint(path)
+
+
+@pytest.mark.parametrize("content", [b"RIFF not weights at all", b"\x00" * 64, b"{}" * 40])
+def test_a_file_that_is_something_else_is_named(path: Path, content: bytes) -> None:
+    path.write_bytes(content)
+    with pytest.raises(CheckpointError, match=r"denoiser\.safetensors: damaged or not a safetensors file"):
+        load_checkpoint(path)
+
+
+def test_weights_of_another_program_are_refused(path: Path) -> None:
+    for metadata in (None, {"format": "pt"}):
+        save_file({"weight": torch.zeros(3)}, path, metadata=metadata)
+        with pytest.raises(CheckpointError, match=r"expected weights written by .*, found .* of another program"):
+            load_checkpoint(path)
+
+
+def described(path: Path, text: str) -> None:
+    """Writes the same weights anew with another description."""
+    save_file(load_file(path), path, metadata={"denoiser": text})
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"model": model(hidden=16).model_dump()},
+        {"model": model().model_dump() | {"target": "wavelet"}},
+        {"model": model().model_dump() | {"attention": True}},
+        {"model": None},
+        {"stft": {"n_fft": 64}},
+        {"stft": {"n_fft": 128, "win_length": 128, "hop_length": 64}},
+        {"sample_rate": None},
+        {"training": None},
+    ],
+)
+def test_weights_that_this_version_cannot_rebuild_are_refused(path: Path, change: dict[str, object]) -> None:
+    with safe_open(path, framework="pt") as file:
+        description = json.loads(file.metadata()["denoiser"])
+    described(path, json.dumps({name: value for name, value in (description | change).items() if value is not None}))
+    with pytest.raises(CheckpointError, match=r"denoiser\.safetensors: expected weights written by the train stage"):
+        load_checkpoint(path)
+
+
+@pytest.mark.parametrize("text", ["", "no JSON", "[]", "3", '{"model": 3, "stft": 4, "sample_rate": 5}'])
+def test_a_damaged_description_is_refused(path: Path, text: str) -> None:
+    described(path, text)
+    with pytest.raises(CheckpointError, match=r"denoiser\.safetensors: expected weights written by the train stage"):
+        load_checkpoint(path)
+
+
+class Malicious:
+    """An object that writes a file when it is unpickled."""
+
+    def __init__(self, mark: Path) -> None:
+        self.mark = mark
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return Path.write_text, (self.mark, "run")
+
+
+@pytest.mark.parametrize("how", ["pickle", "torch"])
+def test_no_code_in_a_file_is_run(tmp_path: Path, how: str) -> None:
+    mark, path = tmp_path / "mark", tmp_path / "denoiser.pt"
+    if how == "pickle":
+        path.write_bytes(pickle.dumps(Malicious(mark)))
+        pickle.loads(path.read_bytes())
+    else:
+        torch.save({"weights": Malicious(mark)}, path)
+        torch.load(path, weights_only=False)
+    assert mark.exists(), "the object does nothing, so this test would show nothing"
+    mark.unlink()
+    path = path.rename(tmp_path / "denoiser.safetensors")
+    with pytest.raises(CheckpointError, match="damaged or not a safetensors file"):
+        load_checkpoint(path)
+    assert not mark.exists()
+
+
+def test_what_cannot_be_written_leaves_the_former_file(path: Path) -> None:
+    before = path.read_bytes()
+    with pytest.raises(ValueError, match="JSON"):
+        save_checkpoint(path, denoiser(), {"loss": float("nan")})
+    assert path.read_bytes() == before
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_a_worker_reads_its_denoiser_once(path: Path) -> None:
+    assert worker_denoiser(path) is worker_denoiser(path)
+    torch.testing.assert_close(worker_denoiser(path).denoised(NOISY), denoiser().denoised(NOISY), rtol=0, atol=0)

@@ -1,0 +1,223 @@
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import signal
+from specimens import RATE, few, hiss, law, level_db, mix, recording, snr_db, stored, voiced
+
+from stages.core.manifest import SPLITS
+from stages.core.plan import Mixture, Reverberation, Segment, planned
+from stages.core.rendering import RenderingError, rendered
+
+RATES = [16000, 22050, 48000]
+N_SAMPLES = RATE // 2
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Speech and noise of 0.9 s at three sample rates."""
+    folder = tmp_path_factory.mktemp("rendering")
+    for place, rate in enumerate(RATES):
+        n_samples = round(0.9 * rate)
+        stored(folder / f"speech-{rate}.wav", 3 * voiced(n_samples, rate), rate)
+        stored(folder / f"noise-{rate}.wav", hiss(n_samples, place, 0.3), rate)
+    return folder
+
+
+def segment(path: Path, rate: int = RATE, start: int = 0, seconds: float = 0.5, gain_db: float = 0.0) -> Segment:
+    return Segment(path.stem, str(path), rate, (0, round(0.9 * rate)), start, round(seconds * rate), gain_db)
+
+
+def mixture(folder: Path, speech_rate: int = RATE, noise_rates: tuple[int, ...] = (RATE,), **changes: object) -> Mixture:
+    whole = Mixture(
+        id="train-000000",
+        split="train",
+        speaker="a",
+        language="en",
+        noise="hiss",
+        n_samples=N_SAMPLES,
+        snr_db=3.0,
+        level_dbfs=-26.0,
+        speech=(segment(folder / f"speech-{speech_rate}.wav", speech_rate),),
+        noises=tuple(
+            segment(folder / f"noise-{rate}.wav", rate, start=7, gain_db=3.0 * place) for place, rate in enumerate(noise_rates)
+        ),
+        low_pass_hz=None,
+        reverberation=None,
+    )
+    return replace(whole, **changes)
+
+
+rooms = st.one_of(st.none(), st.builds(Reverberation, st.floats(0.05, 0.4), st.floats(-5, 20), st.integers(0, 2**31 - 1)))
+
+
+@law
+@given(
+    snr=st.floats(-20, 40),
+    level=st.floats(-60, -6),
+    speech_rate=st.sampled_from(RATES),
+    noise_rates=st.lists(st.sampled_from(RATES), min_size=1, max_size=3),
+    low_pass_hz=st.one_of(st.none(), st.floats(500, 8000)),
+    reverberation=rooms,
+)
+def test_snr_level_and_peak_are_as_asked(
+    folder: Path,
+    snr: float,
+    level: float,
+    speech_rate: int,
+    noise_rates: list[int],
+    low_pass_hz: float | None,
+    reverberation: Reverberation | None,
+) -> None:
+    changes = {"snr_db": snr, "level_dbfs": level, "low_pass_hz": low_pass_hz, "reverberation": reverberation}
+    noisy, speech = rendered(mixture(folder, speech_rate, tuple(noise_rates), **changes), RATE)
+    assert noisy.shape == speech.shape == (N_SAMPLES,)
+    assert snr_db(speech, noisy.astype(np.float64) - speech) == pytest.approx(snr, abs=0.01)
+    peak = max(np.abs(noisy).max(), np.abs(speech).max())
+    assert peak <= 0.98 + 1e-6
+    assert level_db(noisy) <= level + 0.01
+    assert level_db(noisy) == pytest.approx(level, abs=0.01) or peak == pytest.approx(0.98, abs=1e-4)
+
+
+def test_both_come_down_together_where_the_level_would_clip(folder: Path) -> None:
+    quiet = rendered(mixture(folder, level_dbfs=-30.0), RATE)
+    loud = rendered(mixture(folder, level_dbfs=-1.0), RATE)
+    ratio = np.abs(loud[0]).max() / np.abs(quiet[0]).max()
+    assert max(np.abs(loud[0]).max(), np.abs(loud[1]).max()) == pytest.approx(0.98, abs=1e-4)
+    assert level_db(loud[0]) < -2
+    np.testing.assert_allclose(loud[0], ratio * quiet[0], atol=1e-5)
+    np.testing.assert_allclose(loud[1], ratio * quiet[1], atol=1e-5)
+
+
+@pytest.mark.parametrize("low_pass_hz", [1000.0, 2000.0, 3500.0])
+def test_nothing_is_left_above_the_band_limit(folder: Path, low_pass_hz: float) -> None:
+    for waveform in rendered(mixture(folder, snr_db=-10.0, low_pass_hz=low_pass_hz), RATE):
+        frequency, power = signal.welch(waveform, RATE, nperseg=1024)
+        assert power[frequency > 2 * low_pass_hz].max() < 1e-4 * power[frequency < low_pass_hz].max()
+    noisy, _ = rendered(mixture(folder, snr_db=-10.0), RATE)
+    frequency, power = signal.welch(noisy, RATE, nperseg=1024)
+    assert power[frequency > 2 * low_pass_hz].mean() > 0.1 * power[frequency < low_pass_hz].mean()
+
+
+def test_noises_stand_to_each_other_as_their_gains(folder: Path) -> None:
+    tones = []
+    for place, frequency in enumerate((1000, 3000)):
+        tone = 0.3**place * np.sin(2 * np.pi * frequency * np.arange(round(0.9 * RATE)) / RATE)
+        tones.append(segment(stored(folder / f"tone-{frequency}.wav", tone.astype(np.float32)), gain_db=[4.0, -2.0][place]))
+    noisy, speech = rendered(mixture(folder, noises=tuple(tones)), RATE)
+    power = np.abs(np.fft.rfft((noisy - speech) * np.hanning(N_SAMPLES))) ** 2
+    low, high = (power[bin_ - 5 : bin_ + 6].sum() for bin_ in (1000 * N_SAMPLES // RATE, 3000 * N_SAMPLES // RATE))
+    assert 10 * np.log10(low / high) == pytest.approx(6, abs=0.05)
+
+
+def test_the_reference_of_a_reverberated_mixture_is_reverberated_speech(folder: Path) -> None:
+    dry = rendered(mixture(folder), RATE)[1]
+    room = Reverberation(rt60_s=0.3, drr_db=3.0, seed=5)
+    noisy, wet = rendered(mixture(folder, reverberation=room), RATE)
+    assert snr_db(wet, noisy.astype(np.float64) - wet) == pytest.approx(3.0, abs=0.01)
+    gain = float(wet[:40] @ dry[:40] / (dry[:40] @ dry[:40]))
+    np.testing.assert_allclose(wet[:40], gain * dry[:40], atol=1e-5)  # the direct path comes first, 3 ms alone
+    tail = wet - gain * dry
+    assert np.abs(tail[100:]).max() > 0.01
+    drier = rendered(mixture(folder, reverberation=replace(room, drr_db=60.0)), RATE)[1]
+    assert np.corrcoef(drier, dry)[0, 1] > 0.9999
+
+
+def test_the_tail_of_a_room_holds_the_power_asked_for_and_decays_as_asked(tmp_path: Path) -> None:
+    rate, rt60_s = RATE, 0.4
+    impulse = np.zeros(round(0.9 * rate), np.float32)
+    impulse[0] = 0.9
+    click = segment(stored(tmp_path / "click.wav", impulse))
+    hum = segment(stored(tmp_path / "hiss.wav", hiss(len(impulse))))
+    row = mixture(tmp_path, speech=(click,), noises=(hum,), reverberation=Reverberation(rt60_s, 6.0, 3))
+    wet = rendered(row, rate)[1].astype(np.float64)
+    assert 10 * np.log10(wet[0] ** 2 / np.sum(wet[1:] ** 2)) == pytest.approx(6, abs=0.1)
+    early, late = (np.sum(wet[round(a * rate) : round(b * rate)] ** 2) for a, b in ((0.05, 0.1), (0.25, 0.3)))
+    assert 10 * np.log10(early / late) == pytest.approx(60 * 0.2 / rt60_s, abs=2)
+
+
+@pytest.mark.parametrize("kind", ["speech", "noise"])
+def test_a_segment_of_digital_silence_moves_to_sound(tmp_path: Path, kind: str) -> None:
+    n_samples = round(0.9 * RATE)
+    halved = {name: wave.copy() for name, wave in (("speech", voiced(n_samples)), ("noise", hiss(n_samples)))}
+    halved[kind][: round(0.55 * RATE)] = 0
+    for name, wave in halved.items():
+        stored(tmp_path / f"{name}-{RATE}.wav", wave)
+    noisy, speech = rendered(mixture(tmp_path), RATE)
+    assert snr_db(speech, noisy.astype(np.float64) - speech) == pytest.approx(3.0, abs=0.01)
+    moved = speech if kind == "speech" else noisy - speech
+    assert np.count_nonzero(np.abs(moved) > 1e-3) > 0.2 * N_SAMPLES
+
+
+def test_noise_that_is_too_short_is_repeated(tmp_path: Path) -> None:
+    stored(tmp_path / f"speech-{RATE}.wav", voiced(round(0.9 * RATE)))
+    path = stored(tmp_path / "short.wav", hiss(1600))
+    part = Segment("short", str(path), RATE, (0, 1600), 100, N_SAMPLES, 0.0)
+    noisy, speech = rendered(mixture(tmp_path, noises=(part,)), RATE)
+    noise = noisy - speech
+    np.testing.assert_allclose(noise[1600:3200], noise[:1600], atol=1e-5)
+    assert np.corrcoef(noise[:1500], hiss(1600)[100:])[0, 1] > 0.999
+
+
+def test_a_recording_inside_a_file_stays_inside_its_borders(tmp_path: Path) -> None:
+    # Beyond the recording the file is far louder.
+    wave = np.concatenate([np.ones(1000), hiss(12000, level=0.01), np.ones(1000)]).astype(np.float32)
+    path = stored(tmp_path / "many.wav", wave)
+    stored(tmp_path / f"speech-{RATE}.wav", voiced(round(0.9 * RATE)))
+    for start in (0, 4000, 11999):
+        part = Segment("part", str(path), RATE, (1000, 12000), start, N_SAMPLES, 0.0)
+        noisy, speech = rendered(mixture(tmp_path, noises=(part,)), RATE)
+        expected = np.roll(wave[1000:13000], -start)[:N_SAMPLES]
+        assert np.corrcoef(noisy - speech, expected)[0, 1] > 0.9999
+
+
+def test_only_the_first_channel_counts(tmp_path: Path) -> None:
+    speech = voiced(round(0.9 * RATE))
+    stored(tmp_path / f"speech-{RATE}.wav", speech)
+    noise = hiss(len(speech))
+    stored(tmp_path / f"noise-{RATE}.wav", noise)
+    mono = rendered(mixture(tmp_path), RATE)
+    stored(tmp_path / f"noise-{RATE}.wav", np.stack([noise, hiss(len(speech), 9)], axis=1))
+    np.testing.assert_array_equal(rendered(mixture(tmp_path), RATE)[0], mono[0])
+
+
+def test_a_silent_recording_is_named(folder: Path) -> None:
+    path = stored(folder / "silent.wav", np.zeros(round(0.9 * RATE), np.float32))
+    with pytest.raises(RenderingError, match=r"silent\.wav: silent is silent and cannot be mixed"):
+        rendered(mixture(folder, noises=(segment(path),)), RATE)
+
+
+def test_a_file_of_another_sample_rate_than_planned_is_named(folder: Path) -> None:
+    part = replace(segment(folder / "noise-22050.wav", 22050), sample_rate=16000)
+    with pytest.raises(RenderingError, match=r"noise-22050\.wav: expected 16000 Hz .* found 22050"):
+        rendered(mixture(folder, noises=(part,)), RATE)
+
+
+@few
+@given(seed=st.integers(0, 1000), seconds=st.sampled_from([0.5, 0.51237, 0.7]))
+def test_every_planned_mixture_is_rendered_as_planned(folder: Path, seed: int, seconds: float) -> None:
+    speech, noise = (
+        [
+            recording(f"{kind}-{rate}-{split}", split, split, path=str(folder / f"{kind}-{rate}.wav"), sample_rate=rate)
+            for split in SPLITS
+            for rate in RATES
+        ]
+        for kind in ("speech", "noise")
+    )
+    rows = [[replace(row, n_samples=round(0.9 * row.sample_rate)) for row in part] for part in (speech, noise)]
+    # Cut short, the utterances must follow one another.
+    rows[0] = [replace(row, start=100, n_samples=row.sample_rate // 5) for row in rows[0]]
+    both = {"low_pass": {"probability": 0.5, "cutoff_hz": [1000, 8000]}}
+    both["reverberation"] = {"probability": 0.5, "rt60_s": [0.1, 0.3], "drr_db": [0, 10]}  # type: ignore[dict-item]
+    for row in planned(*rows, mix(seed=seed, seconds=seconds, n_train=3, n_valid=1, n_test=1, **both), RATE):
+        noisy, clean = rendered(row, RATE)
+        assert len(noisy) == len(clean) == row.n_samples == round(seconds * RATE)
+        assert snr_db(clean, noisy.astype(np.float64) - clean) == pytest.approx(row.snr_db, abs=0.01)
+        assert math.isfinite(level_db(noisy))
+        again = rendered(row, RATE)
+        assert again[0].tobytes() == noisy.tobytes()
+        assert again[1].tobytes() == clean.tobytes()

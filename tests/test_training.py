@@ -1,0 +1,303 @@
+import math
+import subprocess
+import sys
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from specimens import RATE, STFT, hiss, model, train, voiced
+
+from stages.core.denoiser import Denoiser
+from stages.core.parameters import Model, Stft, Train
+from stages.core.shards import ShardReader, write_index, write_shard
+from stages.core.spectra import spectrogram
+from stages.core.training import Batch, Progress, Trainer, TrainingError
+from stages.train import _key
+from stages.train import run as run_stage
+
+CPU = torch.device("cpu")
+KINDS = [
+    model(),
+    model(cell="lstm", layers=2, dropout=0.5),
+    model(target="crm", layers=2, dropout=0.2, bidirectional=True),
+]
+
+
+class PowerCutError(Exception):
+    """What ends a training in the midst of an epoch."""
+
+
+@pytest.fixture(scope="module")
+def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Ten mixtures to train on and three to validate with, 0.1 s each."""
+    folder = tmp_path_factory.mktemp("shards")
+    for split, count in (("train", 10), ("valid", 3)):
+        items = []
+        for place in range(count):
+            speech = voiced(1600, pitch=100 + 17.0 * place)
+            pair = np.stack([speech + hiss(1600, place, 0.1), speech])
+            mixture, clean = spectrogram(torch.from_numpy(pair), STFT).numpy()
+            items.append((f"{split}-{place:06d}", mixture, clean))
+        write_index(folder / split, write_shard(folder / split / "shard-00000.npy", items))
+    return folder
+
+
+def trainer(shards: Path, settings: Train, network: Model) -> Trainer:
+    torch.manual_seed(settings.seed)
+    denoiser = Denoiser(network, STFT, RATE)
+    return Trainer(denoiser, settings, ShardReader(shards / "train"), ShardReader(shards / "valid"), CPU)
+
+
+def trained(shards: Path, state: Path, settings: Train, network: Model) -> tuple[Progress, dict[str, torch.Tensor]]:
+    made = trainer(shards, settings, network)
+    progress = made.run(state)
+    return progress, made.denoiser.state_dict()
+
+
+def assert_equal(one: tuple[Progress, dict[str, torch.Tensor]], other: tuple[Progress, dict[str, torch.Tensor]]) -> None:
+    assert [asdict(epoch) for epoch in one[0].epochs] == [asdict(epoch) for epoch in other[0].epochs]
+    for weights, others in ((one[1], other[1]), (one[0].best, other[0].best)):
+        assert weights.keys() == others.keys()
+        assert all(torch.equal(weights[name], others[name]) for name in weights)
+
+
+@pytest.mark.parametrize("network", KINDS)
+def test_the_same_training_gives_the_same_weights(shards: Path, tmp_path: Path, network: Model) -> None:
+    first = trained(shards, tmp_path / "a.pt", train(), network)
+    assert_equal(first, trained(shards, tmp_path / "b.pt", train(), network))
+    other = trained(shards, tmp_path / "c.pt", train(seed=2), network)
+    assert not torch.equal(first[1]["network.output.weight"], other[1]["network.output.weight"])
+
+
+@pytest.mark.parametrize("network", KINDS)
+@pytest.mark.parametrize("stop", [2, 4, 7])
+def test_a_training_broken_off_goes_on_to_the_same_end(
+    shards: Path, tmp_path: Path, network: Model, stop: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    unbroken = trained(shards, tmp_path / "unbroken.pt", train(), network)
+    n_steps = 0
+    step = Trainer._step
+
+    def cut(self: Trainer, batch: Batch, rate: float) -> float:
+        nonlocal n_steps
+        n_steps += 1
+        if n_steps == stop:
+            raise PowerCutError
+        return step(self, batch, rate)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "_step", cut)
+        with pytest.raises(PowerCutError):
+            trained(shards, tmp_path / "state.pt", train(), network)
+    assert (tmp_path / "state.pt").is_file() == (stop > 3)
+    torch.rand(7)  # a resumed run does not know where the generators stood
+    assert_equal(unbroken, trained(shards, tmp_path / "state.pt", train(), network))
+
+
+def test_a_training_stopped_after_every_epoch_goes_on_to_the_same_end(shards: Path, tmp_path: Path) -> None:
+    settings, state = train(n_epochs=4), tmp_path / "state.pt"
+    unbroken = trained(shards, tmp_path / "unbroken.pt", settings, KINDS[1])
+    save = Trainer._save
+
+    def cut(self: Trainer, path: Path) -> None:
+        save(self, path)
+        raise PowerCutError
+
+    for n_epochs in range(1, 5):
+        part = trainer(shards, settings, KINDS[1])
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(Trainer, "_save", cut)
+            with pytest.raises(PowerCutError):
+                part.run(state)
+        assert len(part.progress.epochs) == n_epochs
+    assert_equal(unbroken, trained(shards, state, settings, KINDS[1]))
+    before = state.read_bytes()
+    assert_equal(unbroken, trained(shards, state, settings, KINDS[1]))
+    assert state.read_bytes() == before
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+import torch
+from stages.core.denoiser import Denoiser
+from stages.core.parameters import Model, Stft, Train
+from stages.core.shards import ShardReader
+from stages.core.training import Trainer
+
+steps, step = 0, Trainer._step
+
+def killed(self, batch, rate):
+    global steps
+    steps += 1
+    if steps == 5:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return step(self, batch, rate)
+
+Trainer._step = killed
+folder, (settings, network, stft) = Path(sys.argv[1]), sys.argv[3:]
+settings = Train.model_validate_json(settings)
+torch.manual_seed(settings.seed)
+denoiser = Denoiser(Model.model_validate_json(network), Stft.model_validate_json(stft), 16000)
+readers = [ShardReader(folder / split) for split in ("train", "valid")]
+Trainer(denoiser, settings, *readers, torch.device("cpu")).run(Path(sys.argv[2]))
+"""
+
+
+def test_a_training_that_was_killed_goes_on_to_the_same_end(shards: Path, tmp_path: Path, repository: Path) -> None:
+    state = tmp_path / "state" / "state.pt"
+    texts = [section.model_dump_json() for section in (train(), KINDS[1], STFT)]
+    command = [sys.executable, "-c", KILLED, str(shards), str(state), *texts]
+    killed = subprocess.run(command, cwd=repository, capture_output=True, text=True, check=False)
+    assert killed.returncode == -9, killed.stderr
+    assert list(state.parent.iterdir()) == [state], "the state after the first epoch, and no file half written"
+    unbroken = trained(shards, tmp_path / "unbroken.pt", train(), KINDS[1])
+    assert_equal(unbroken, trained(shards, state, train(), KINDS[1]))
+
+
+def test_the_stage_takes_up_its_own_state_only(shards: Path, tmp_path: Path) -> None:
+    def outputs(settings: Train) -> list[bytes]:
+        paths = [tmp_path / name for name in ("denoiser.safetensors", "train.json", "curves.csv")]
+        run_stage(settings, model(), STFT, RATE, shards, *paths, tmp_path / "cache", CPU)
+        return [path.read_bytes() for path in paths]
+
+    first = outputs(train())
+    (state,) = (tmp_path / "cache").rglob("state.pt")
+    before = state.read_bytes()
+    other = outputs(train(n_epochs=4))
+    assert state.read_bytes() == before
+    assert len(list((tmp_path / "cache").iterdir())) == 2
+    assert other != first
+    assert other[2].count(b"\n") == 5
+    state.write_bytes(b"")
+    assert outputs(train(n_epochs=4)) == other
+    state.write_bytes(before)
+    assert outputs(train()) == first
+
+
+def test_every_setting_has_a_state_of_its_own(shards: Path, tmp_path: Path) -> None:
+    def key(
+        settings: Train | None = None,
+        network: Model | None = None,
+        stft: Stft = STFT,
+        sample_rate: int = RATE,
+        folder: Path = shards,
+        device: str = "cpu",
+    ) -> str:
+        return _key(settings or train(), network or model(), stft, sample_rate, folder, torch.device(device))
+
+    other = tmp_path / "other"
+    for split in ("train", "valid"):
+        (other / split).mkdir(parents=True)
+        index = (shards / split / "index.csv").read_text(encoding="utf-8")
+        (other / split / "index.csv").write_text(index.replace("train-000003", "train-000033"), encoding="utf-8")
+    found = [
+        key(),
+        *(key(settings=train(**{name: value})) for name, value in {
+            "seed": 2, "loss": "mse", "n_epochs": 4, "batch_size": 5, "learning_rate": 0.02, "warmup_share": 0.2,
+            "final_learning_rate_share": 0.03, "weight_decay": 0.1, "clip_norm": 2.0, "patience": 6,
+        }.items()),
+        *(key(network=model(**{name: value})) for name, value in {
+            "target": "crm", "cell": "lstm", "layers": 2, "hidden": 9, "bidirectional": True, "dropout": 0.1,
+            "compression": 0.5,
+        }.items()),
+        key(stft=Stft(n_fft=128, win_length=64, hop_length=32)),
+        key(sample_rate=8000),
+        key(folder=other),
+        key(device="cuda"),
+    ]  # fmt: skip
+    assert len(set(found)) == len(found) == 22
+    assert key() == found[0]
+
+
+def test_training_lowers_the_loss(shards: Path, tmp_path: Path) -> None:
+    epochs = trained(shards, tmp_path / "state.pt", train(n_epochs=12), model())[0].epochs
+    assert [epoch.epoch for epoch in epochs] == list(range(12))
+    assert epochs[-1].train_loss < epochs[0].train_loss
+    assert epochs[-1].valid_loss < epochs[0].valid_loss
+    assert epochs[-1].valid_snr_db > epochs[0].valid_snr_db
+
+
+def test_the_weights_kept_are_those_of_the_best_epoch(shards: Path, tmp_path: Path) -> None:
+    made = trainer(shards, train(n_epochs=6, learning_rate=0.3, warmup_share=0.0), model())
+    progress = made.run(tmp_path / "state.pt")
+    losses = [epoch.valid_loss for epoch in progress.epochs]
+    assert progress.best_epoch.epoch == int(np.argmin(losses))
+    assert made._validated()[0] == pytest.approx(min(losses), rel=1e-6)
+
+
+def test_training_stops_when_patience_ends(shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    losses = iter([3.0, 2.0, 2.0, 1.5, 1.6, 1.7, 1.5, 0.1])
+    monkeypatch.setattr(Trainer, "_validated", lambda _: (next(losses), 0.0))
+    progress, _ = trained(shards, tmp_path / "state.pt", train(n_epochs=20, patience=3), model())
+    assert [epoch.valid_loss for epoch in progress.epochs] == [3.0, 2.0, 2.0, 1.5, 1.6, 1.7, 1.5]
+    assert progress.best_epoch.epoch == 3
+
+
+def test_a_training_out_of_patience_does_not_go_on(shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Trainer, "_validated", lambda _: (1.0, 0.0))
+    settings = train(n_epochs=20, patience=1)
+    assert len(trained(shards, tmp_path / "state.pt", settings, model())[0].epochs) == 2
+    assert len(trained(shards, tmp_path / "state.pt", settings, model())[0].epochs) == 2
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_a_loss_that_is_no_number_is_an_error(shards: Path, tmp_path: Path, value: float) -> None:
+    made = trainer(shards, train(learning_rate=0.25), model())
+    loss = made.loss
+    made.loss = lambda *given: loss(*given) * value
+    with pytest.raises(TrainingError, match=r"training loss became (nan|inf|-inf) in epoch 0: lower .* \(now 0\.25\)"):
+        made.run(tmp_path / "state.pt")
+    assert not (tmp_path / "state.pt").exists()
+
+
+def test_a_validation_loss_that_is_no_number_is_an_error(shards: Path, tmp_path: Path) -> None:
+    # As after a last step that was too large: the loss of the epoch was still a number.
+    made = trainer(shards, train(), model())
+    made._validated = lambda: (math.nan, math.nan)  # type: ignore[method-assign]
+    with pytest.raises(TrainingError, match="validation loss became nan in epoch 0"):
+        made.run(tmp_path / "state.pt")
+    assert not (tmp_path / "state.pt").exists()
+
+
+@pytest.mark.parametrize("warmup_share", [0.0, 0.3, 1.0])
+def test_the_rate_rises_in_a_line_and_falls_along_half_a_cosine(shards: Path, warmup_share: float) -> None:
+    settings = train(n_epochs=10, warmup_share=warmup_share, final_learning_rate_share=0.1, learning_rate=0.5)
+    made = trainer(shards, settings, model())
+    total = 10 * made.steps_per_epoch
+    rates = [made._learning_rate(step) for step in range(total)]
+    top = max(1, round(total * warmup_share)) - 1
+    assert rates[: top + 1] == pytest.approx(np.linspace(0, 0.5, top + 2)[1:])
+    assert all(first >= second for first, second in zip(rates[top:], rates[top + 1 :], strict=False))
+    if warmup_share < 1:
+        assert 0.05 <= rates[-1] < 0.055
+        middle = (top + 1 + total) // 2
+        assert rates[middle] == pytest.approx(0.275, rel=0.1)
+
+
+@pytest.mark.parametrize("network", [model(), model(layers=2, bidirectional=True)])
+def test_a_step_on_parts_is_the_step_on_the_whole(shards: Path, network: Model) -> None:
+    found = []
+    for n_parts in (1, 2, 3):
+        made = trainer(shards, train(batch_size=10, clip_norm=0.1), network)
+        made.n_parts = n_parts
+        batch = next(made._batches(made.train, list(range(7))))
+        found.append((made._step(batch, 0.01), made.denoiser.network.output.weight.grad.clone()))  # type: ignore[union-attr]
+    for loss, gradient in found[1:]:
+        assert loss == pytest.approx(found[0][0], rel=1e-5)
+        torch.testing.assert_close(gradient, found[0][1], rtol=1e-3, atol=1e-6)
+
+
+def test_batches_are_levelled_and_cover_the_order(shards: Path) -> None:
+    made = trainer(shards, train(), model())
+    order = [3, 1, 9, 0, 2]
+    batches = list(made._batches(made.train, order))
+    assert [len(batch.mixture) for batch in batches] == [4, 1]
+    both = made.train.batch(order[:4])
+    restored = (batches[0].mixture * batches[0].level).numpy()
+    np.testing.assert_allclose(restored, both[:, :, 0], rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose((batches[0].speech * batches[0].level).numpy(), both[:, :, 1], rtol=1e-5, atol=1e-6)
+    power = batches[0].mixture.abs().square().mean((1, 2))
+    assert ((power > 0.3) & (power < 3)).all()
