@@ -88,7 +88,8 @@ def _fill_inbox(inbox: Path, examples_dir: Path) -> None:
     examples = sound_files(examples_dir)[:N_EXAMPLES]
     for example in examples:
         shutil.copyfile(example, inbox / example.name)
-    print(f"{inbox} was empty: put {len(examples)} test mixtures there")
+    if examples:
+        print(f"{inbox} was empty: put {len(examples)} test mixtures there")
 
 
 def main() -> None:

@@ -20,7 +20,7 @@ from stages.core.packs import read_pack
 from stages.core.parameter_file import read_parameters
 from stages.core.parameters import Shard, Stft
 from stages.core.runtime import parallel, run_stage
-from stages.core.shards import Entry, Spectrum, packed, unpacked, write_index, write_shard
+from stages.core.shards import Entry, ShardError, Spectrum, packed, unpacked, write_index, write_shard
 from stages.core.spectra import spectrogram
 
 MIXTURES_DIR = Path("data/mixtures")
@@ -42,7 +42,14 @@ class Job:
 def run(
     settings: Shard, stft: Stft, sample_rate: int, mixtures_dir: Path, shards_dir: Path, metrics: Path, n_jobs: int
 ) -> None:
-    """Writes the shards of both splits and the error of their numbers."""
+    """Writes the shards of both splits and the error of their numbers.
+
+    Raises:
+        ShardError: there are no mixtures yet.
+    """
+    for index in (mixtures_dir / split / "index.csv" for split in ("train", "valid")):
+        if not index.is_file():
+            raise ShardError(f"{index} is missing: run 'dvc repro mix' first.")
     jobs = [
         job for split in ("train", "valid") for job in _jobs(mixtures_dir / split, fresh_folder(shards_dir / split), settings)
     ]

@@ -80,6 +80,16 @@ def test_a_gain_of_one_changes_no_sound_below_the_resampler_s_edge(sample_rate: 
     assert snr_db(noisy[inner], found[inner] - noisy[inner]) > 60
 
 
+@pytest.mark.parametrize("sample_rate", [16000, 22050, 24000, 44100, 48000])
+def test_no_band_of_the_recording_is_lost(sample_rate: int) -> None:
+    # Rates between the network's and its double go up, not down to it.
+    time = np.arange(sample_rate // 2) / sample_rate
+    noisy = (0.3 * np.sin(2 * np.pi * 0.43 * sample_rate * time)).astype(np.float32)[:, None]
+    found = enhanced(noisy, sample_rate, fixed(1.0))
+    inner = slice(300, -300)
+    assert snr_db(noisy[inner], found[inner] - noisy[inner]) > 50
+
+
 def test_bins_above_the_network_s_band_follow_its_highest_ones() -> None:
     stft = Stft(n_fft=512, win_length=512, hop_length=256)
     gains = torch.ones(257)

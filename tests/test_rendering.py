@@ -103,6 +103,24 @@ def test_nothing_is_left_above_the_band_limit(folder: Path, low_pass_hz: float) 
     assert power[frequency > 2 * low_pass_hz].mean() > 0.1 * power[frequency < low_pass_hz].mean()
 
 
+def test_noise_that_cancels_speech_does_not_let_the_speech_clip(folder: Path) -> None:
+    # The mixture is half the speech, so the peak of the speech alone decides.
+    against = stored(folder / "against.wav", -3 * voiced(round(0.9 * RATE)))
+    row = mixture(folder, snr_db=6.0, level_dbfs=-6.0, noises=(segment(against),))
+    noisy, speech = rendered(row, RATE)
+    assert np.abs(noisy).max() < 0.6 * np.abs(speech).max()
+    assert np.abs(speech).max() == pytest.approx(0.98, abs=1e-4)
+
+
+def test_a_band_limit_leaves_speech_and_noise_what_they_are(folder: Path) -> None:
+    wide, narrow = (rendered(mixture(folder, low_pass_hz=hz), RATE) for hz in (None, 6000.0))
+    sections = signal.butter(8, 6000.0, fs=RATE, output="sos")
+    noises = [noisy.astype(np.float64) - speech for noisy, speech in (wide, narrow)]
+    for before, after in ((wide[1], narrow[1]), noises):
+        assert np.corrcoef(signal.sosfilt(sections, before), after)[0, 1] > 0.9999
+    assert abs(np.corrcoef(noises[1], narrow[1])[0, 1]) < 0.1
+
+
 def test_noises_stand_to_each_other_as_their_gains(folder: Path) -> None:
     tones = []
     for place, frequency in enumerate((1000, 3000)):

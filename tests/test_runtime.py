@@ -94,11 +94,11 @@ def raising(error: BaseException) -> Callable[[], None]:
 @pytest.mark.parametrize(
     ("error", "code", "line"),
     [
-        (DenoisingError("noise.wav: is silent;\nremove it."), 1, "error: noise.wav: is silent; remove it.\n"),
+        (DenoisingError("noise.wav: is silent;\nremove it."), 1, "error: noise.wav: is silent;\nremove it.\n"),
         (KeyboardInterrupt(), 130, "interrupted\n"),
     ],
 )
-def test_a_stage_ends_in_one_line(
+def test_a_stage_ends_with_the_message_alone(
     error: BaseException, code: int, line: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit) as caught:

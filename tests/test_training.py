@@ -220,12 +220,29 @@ def test_training_lowers_the_loss(shards: Path, tmp_path: Path) -> None:
     assert epochs[-1].valid_snr_db > epochs[0].valid_snr_db
 
 
-def test_the_weights_kept_are_those_of_the_best_epoch(shards: Path, tmp_path: Path) -> None:
-    made = trainer(shards, train(n_epochs=6, learning_rate=0.3, warmup_share=0.0), model())
+def test_the_weights_kept_are_those_of_the_best_epoch(shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    losses, after = iter([3.0, 1.0, 2.0, 4.0]), []
+    made = trainer(shards, train(n_epochs=4), model())
+
+    def validated(_: Trainer) -> tuple[float, float]:
+        after.append({name: weight.clone() for name, weight in made.denoiser.state_dict().items()})
+        return next(losses), 0.0
+
+    monkeypatch.setattr(Trainer, "_validated", validated)
     progress = made.run(tmp_path / "state.pt")
-    losses = [epoch.valid_loss for epoch in progress.epochs]
-    assert progress.best_epoch.epoch == int(np.argmin(losses))
-    assert made._validated()[0] == pytest.approx(min(losses), rel=1e-6)
+    assert progress.best_epoch.epoch == 1
+    assert not torch.equal(after[1]["network.output.weight"], after[3]["network.output.weight"])
+    for name, weight in made.denoiser.state_dict().items():
+        assert torch.equal(weight, after[1][name])
+        assert torch.equal(progress.best[name], after[1][name])
+
+
+def test_every_epoch_goes_on_in_the_schedule_of_the_rate(shards: Path, tmp_path: Path) -> None:
+    made = trainer(shards, train(n_epochs=4), model())
+    epochs = made.run(tmp_path / "state.pt").epochs
+    last = [(number + 1) * made.steps_per_epoch - 1 for number in range(4)]
+    assert [epoch.learning_rate for epoch in epochs] == [made._learning_rate(step) for step in last]
+    assert len({epoch.learning_rate for epoch in epochs}) == 4
 
 
 def test_training_stops_when_patience_ends(shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -91,8 +91,10 @@ def write_audio(path: Path, waveform: Float32[np.ndarray, "samples channels"], s
     encodings keep them.
 
     Raises:
-        AudioError: libsndfile cannot write this format.
+        AudioError: libsndfile cannot write this format, or the waveform holds NaN or infinity.
     """
+    if not np.isfinite(waveform).all():
+        raise AudioError(f"{path}: the waveform holds NaN or infinity, which no sound file should; nothing was written.")
     clipped = 0
     if form.encoding not in ("FLOAT", "DOUBLE"):
         clipped = int(np.count_nonzero(np.abs(waveform) > 1.0))

@@ -52,6 +52,8 @@ def load_checkpoint(path: Path, device: torch.device | str = "cpu") -> tuple[Den
         raise CheckpointError(f"{path}: damaged or not a safetensors file ({error}); train again or fetch it again.") from None
     try:
         description = json.loads(text or "{}")
+        if description["format"] != _FORMAT:
+            raise ValueError(f"format {description['format']}, expected {_FORMAT}")
         denoiser = Denoiser(Model(**description["model"]), Stft(**description["stft"]), description["sample_rate"])
         denoiser.load_state_dict(weights)
         training = description["training"]

@@ -24,7 +24,7 @@ def rounded(waveform: Waveform) -> Waveform:
     return np.asarray(np.clip(np.round(waveform / _STEP), -32768, 32767) * np.float32(_STEP), dtype=np.float32)
 
 
-def write_pack(path: Path, pairs: Iterable[tuple[Waveform, Waveform]], sample_rate: int) -> None:
+def write_pack(path: Path, pairs: Iterable[tuple[np.ndarray, np.ndarray]], sample_rate: int) -> None:
     """Writes (mixture, speech) pairs of waveforms, one after another, atomically to the WAV file `path`."""
     with (
         written(path) as temporary,

@@ -28,14 +28,15 @@ def read_parameters(path: Path) -> Parameters:
     except FileNotFoundError:
         raise ParameterError(f"{path} is missing: run from the root of the repository.") from None
     except (YAMLError, UnicodeDecodeError) as error:
-        raise ParameterError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
+        raise ParameterError(f"{path} is not valid YAML: {' '.join(str(error).split())}.") from None
     if not isinstance(values, dict):
         raise ParameterError(f"{path}: expected sections such as 'mix:' and 'model:', found {type(values).__name__}.")
     try:
         return Parameters.model_validate(values)
     except ValidationError as error:
         problems = [_sentence(detail["type"], detail["loc"], detail["msg"], detail["input"]) for detail in error.errors()]
-        raise ParameterError(f"{path}: " + "; ".join(problems) + ".") from None
+        text = f"{path}: {'; '.join(problems)}"
+        raise ParameterError(text if text.endswith("?") else f"{text}.") from None
 
 
 def _sentence(kind: str, location: tuple[int | str, ...], message: str, found: Any) -> str:

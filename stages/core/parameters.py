@@ -173,7 +173,7 @@ class Model(Section):
     hidden: Annotated[int, Field(ge=1, le=4096)]
     bidirectional: bool
     dropout: Annotated[float, Field(ge=0, lt=1)]
-    compression: Annotated[float, Field(gt=0, le=1)]
+    compression: Annotated[float, Field(ge=0.1, le=1)]
 
 
 class Train(Section):

@@ -153,15 +153,15 @@ def end_with_parent() -> None:
 def run_stage(name: str, main: Callable[[], None], *, locks_dir: Path = Path(".cache/locks")) -> None:
     """Runs `main` as the stage `name`: alone, no longer than its DVC, and without a traceback for a user's mistake.
 
-    A DenoisingError or OSError becomes one line on stderr and exit code 1, Ctrl-C the line 'interrupted' and exit code 130. Any
-    other exception is a mistake in the program and keeps its traceback.
+    A DenoisingError or OSError becomes its message on stderr and exit code 1, Ctrl-C the line 'interrupted' and exit
+    code 130. Any other exception is a mistake in the program and keeps its traceback.
     """
     try:
         end_with_parent()
         with alone(name, locks_dir):
             main()
     except DenoisingError as error:
-        print("error:", " ".join(str(error).splitlines()), file=sys.stderr)
+        print(f"error: {error}", file=sys.stderr)
         raise SystemExit(1) from None
     except OSError as error:
         # No space, no permission, a disk that went away: the surroundings, not the program.

@@ -5,6 +5,7 @@ and the imaginary part, so that a stretch of frames is one contiguous read. Each
 brings its largest number close to the top of float16's range; numbers 170 dB below it still have full precision.
 """
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
@@ -56,7 +57,7 @@ def unpacked(
     return spectra
 
 
-def write_shard(path: Path, items: list[tuple[str, Spectrum, Spectrum]]) -> list[Entry]:
+def write_shard(path: Path, items: Sequence[tuple[str, np.ndarray, np.ndarray]]) -> list[Entry]:
     """Writes (id, mixture, speech) items atomically to the shard file `path` and returns where each lies."""
     blocks, entries, start = [], [], 0
     for name, mixture, speech in items:

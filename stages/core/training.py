@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -95,7 +96,7 @@ class Trainer:
         """Trains up to the last epoch or until patience ends, going on from `state` where that file is there.
 
         Raises:
-            TrainingError: the loss became NaN or infinite.
+            TrainingError: the loss became NaN or infinite, or the state is damaged.
         """
         if state.is_file():
             self._resume(state)
@@ -219,7 +220,12 @@ class Trainer:
             torch.save(values, temporary)
 
     def _resume(self, state: Path) -> None:
-        values = torch.load(state, map_location=self.device, weights_only=True)
+        try:
+            values = torch.load(state, map_location=self.device, weights_only=True)
+        except (RuntimeError, EOFError, UnpicklingError) as error:
+            raise TrainingError(
+                f"{state}: damaged ({str(error).splitlines()[0]}); delete it to train from the start."
+            ) from None
         self.denoiser.load_state_dict(values["weights"])
         self.optimizer.load_state_dict(values["optimizer"])
         best = {name: weight.cpu() for name, weight in values["best"].items()}
