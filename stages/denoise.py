@@ -18,11 +18,12 @@ from stages.core.audio import AudioError, file_format, read_audio, sound_files, 
 from stages.core.checkpoint import load_checkpoint, worker_denoiser
 from stages.core.enhancement import enhanced
 from stages.core.errors import DenoisingError
-from stages.core.files import digest
+from stages.core.files import digest, shown
 from stages.core.parameter_file import read_parameters
 from stages.core.runtime import parallel, run_stage
 
 OUTPUT_DIR = Path("data/denoised")
+INBOX = Path("data/inbox")
 EXAMPLES_DIR = Path("data/mixtures/test/noisy")
 N_EXAMPLES = 3
 DEFAULT_MODEL = Path("models/denoiser.safetensors")
@@ -41,15 +42,18 @@ def run(source: Path, target: Path, model: Path, n_jobs: int) -> None:
     """
     jobs = _jobs(source, target)
     load_checkpoint(model)
+    others = _passed_over(source)
+    if others:
+        print(f"passed over {len(others)} files that are no sound files by their name: {', '.join(others)}")
     results = parallel(partial(_denoise, model), jobs, n_jobs=n_jobs, description="denoising")
     for message in results:
         if message and not message.startswith("error:"):
-            print(message)
+            print(shown(message))
     failures = [message.removeprefix("error:") for message in results if message.startswith("error:")]
     print(f"denoised {len(jobs) - len(failures)} of {len(jobs)} files into {target}")
     if failures:
         raise DenoiseError(
-            f"{len(failures)} of {len(jobs)} files failed:" + "".join(f"\n  {failure.strip()}" for failure in failures)
+            f"{len(failures)} of {len(jobs)} files failed:" + "".join(f"\n  {shown(failure.strip())}" for failure in failures)
         )
 
 
@@ -57,6 +61,7 @@ def _jobs(source: Path, target: Path) -> list[tuple[Path, Path]]:
     if source.is_file():
         jobs = [(source, target / source.name if target.is_dir() or not target.suffix else target)]
     elif source.is_dir():
+        _check_apart(source, target)
         jobs = [(path, target / path.relative_to(source)) for path in sound_files(source)]
     else:
         raise DenoiseError(f"{source}: no such file or folder.")
@@ -65,7 +70,25 @@ def _jobs(source: Path, target: Path) -> list[tuple[Path, Path]]:
     for path, output in jobs:
         if path.resolve() == output.resolve():
             raise DenoiseError(f"{path} would be overwritten: name an output other than the input.")
+        if path.suffix.lower() != output.suffix.lower():
+            raise DenoiseError(f"{output}: the format stays that of {path}; name an output that ends in {path.suffix}.")
     return jobs
+
+
+def _check_apart(source: Path, target: Path) -> None:
+    """Refuses folders that lie in each other: an output could take the place of a recording, or become one."""
+    inner, outer = target.resolve(), source.resolve()
+    if inner != outer and (inner.is_relative_to(outer) or outer.is_relative_to(inner)):
+        raise DenoiseError(
+            f"{target} and {source} lie in each other, and recordings could be overwritten: name a folder apart."
+        )
+
+
+def _passed_over(source: Path) -> list[str]:
+    """The files below a folder that are no sound files by their name; hidden ones do not count."""
+    found = set(source.rglob("*")) - set(sound_files(source)) if source.is_dir() else set()
+    named = sorted(path.relative_to(source) for path in found if path.is_file())
+    return [shown(path) for path in named if not any(part.startswith(".") for part in path.parts)]
 
 
 def _denoise(model: Path, job: tuple[Path, Path]) -> str:
@@ -81,9 +104,11 @@ def _denoise(model: Path, job: tuple[Path, Path]) -> str:
 
 
 def _fill_inbox(inbox: Path, examples_dir: Path) -> None:
-    """Copies a few test mixtures to an inbox in which there is no sound file."""
+    """Copies a few test mixtures to the pipeline's own inbox while there is nothing in it; other folders are the user's."""
+    if inbox != INBOX:
+        return
     inbox.mkdir(parents=True, exist_ok=True)
-    if sound_files(inbox):
+    if any(not path.name.startswith(".") for path in inbox.iterdir()):
         return
     examples = sound_files(examples_dir)[:N_EXAMPLES]
     for example in examples:
@@ -100,13 +125,15 @@ def main() -> None:
     parser.add_argument("input", nargs="?", type=Path, help="a sound file, or a folder that is searched with its subfolders")
     parser.add_argument("output", nargs="?", type=Path, help="where the result goes; a folder for a folder")
     parser.add_argument("--model", type=Path, default=DEFAULT_MODEL, help="weights to use (default: %(default)s)")
-    parser.add_argument("--jobs", type=int, default=-1, help="processes (default: one for each core)")
+    parser.add_argument(
+        "--jobs", type=int, default=-1, choices=[-1, *range(1, 257)], metavar="N", help="processes (default: one for each core)"
+    )
     arguments = parser.parse_args()
     if arguments.input and arguments.output:
         run(arguments.input, arguments.output, arguments.model, arguments.jobs)
         return
-    if arguments.input:
-        parser.error("name an output as well: python -m stages.denoise INPUT OUTPUT")
+    if sys.argv[1:]:
+        parser.error("name an input and an output: python -m stages.denoise INPUT OUTPUT")
     parameters = read_parameters(Path("params.yaml"))
     inbox = Path(parameters.denoise.input)
     _fill_inbox(inbox, EXAMPLES_DIR)

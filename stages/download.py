@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Literal
 
 from stages.core.corpora import espeak, folder, generated
-from stages.core.files import code_digest, digest, fresh_folder
+from stages.core.files import code_digest, digest, file_digest, fresh_folder, write_text
 from stages.core.manifest import Recording, read_manifest, write_manifest
 from stages.core.parameter_file import read_parameters
 from stages.core.parameters import NoiseCorpora, SpeechCorpora
@@ -26,6 +26,8 @@ Role = Literal["speech", "noise"]
 CORPORA_DIR = Path("data/corpora")
 CACHE_DIR = Path(".cache/corpora")
 MANIFEST = "manifest.csv"
+# In the cache only, written last: the digest of the manifest.
+COMPLETE = "complete"
 
 
 def run(
@@ -58,12 +60,23 @@ def _made(name: str, settings: SpeechCorpora | NoiseCorpora, target: Path, cache
         key = settings.generated.model_dump_json()
         obtain = partial(generated.obtain, settings=settings.generated, n_jobs=n_jobs)
     cached = cache_dir / digest(name, key, code_digest())[:32]
-    if not (cached / MANIFEST).is_file():
+    if not _sound(cached):
+        fresh_folder(cached)
         fresh_folder(cached / name)
         write_manifest(cached / MANIFEST, obtain(cached / name))
+        write_text(cached / COMPLETE, file_digest(cached / MANIFEST))
     shutil.copytree(cached / name, target / name)
     rows = read_manifest(cached / MANIFEST)
     return [_moved(row, cached) for row in rows]
+
+
+def _sound(cached: Path) -> bool:
+    """Whether a corpus in the cache is whole: its manifest is the one that was written, and so is every file in it."""
+    manifest, complete = cached / MANIFEST, cached / COMPLETE
+    if not manifest.is_file() or not complete.is_file() or complete.read_text(encoding="utf-8") != file_digest(manifest):
+        return False
+    contents = {Path(row.path): row.content for row in read_manifest(manifest)}
+    return all(path.is_file() and file_digest(path) == content for path, content in contents.items())
 
 
 def _moved(recording: Recording, cached: Path) -> Recording:

@@ -54,6 +54,7 @@ class Item:
 
 def run(settings: Evaluate, test_dir: Path, checkpoint: Path, outputs: tuple[Path, Path, Path, Path], n_jobs: int) -> None:
     """Scores everything and writes metrics, by SNR, by noise, and every item (the paths in `outputs`)."""
+    _check_names(settings.pairs)
     items = [
         *_test_items(test_dir, settings.n_clean),
         *(item for folder in settings.pairs for item in _pair_items(Path(folder))),
@@ -100,8 +101,22 @@ def _test_items(test_dir: Path, n_clean: int) -> list[Item]:
     return noisy + [Item("test", "clean", pair, {}) for pair in found[:n_clean]]
 
 
+def _check_names(folders: Sequence[str]) -> None:
+    seen = {"test": "the test mixtures"}
+    for folder in folders:
+        name = _set_name(Path(folder))
+        if name in seen:
+            raise EvaluationError(f"evaluate.pairs: {folder} and {seen[name]} would both be called '{name}'; rename one.")
+        seen[name] = folder
+
+
+def _set_name(folder: Path) -> str:
+    # The keys of metrics may not contain dots.
+    return folder.resolve().name.replace(".", "-") or "root"
+
+
 def _pair_items(folder: Path) -> list[Item]:
-    name = folder.resolve().name.replace(".", "-")
+    name = _set_name(folder)
     return [Item(name, kind, pair, {}) for kind in ("noisy", "clean") for pair in pairs(folder)]
 
 

@@ -45,6 +45,8 @@ def run(
 ) -> None:
     """Trains a denoiser, going on from an earlier state of exactly this training where there is one."""
     train, valid = ShardReader(shards_dir / "train"), ShardReader(shards_dir / "valid")
+    # Not only the training: orthogonal first weights come from a decomposition that rounds differently on more threads.
+    torch.set_num_threads(1)
     torch.manual_seed(settings.seed)
     denoiser = Denoiser(model, stft, sample_rate)
     print(f"{model.cell} x {model.layers}, {n_weights(denoiser):,} weights, on {device}; {len(train)} mixtures")

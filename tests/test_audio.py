@@ -267,3 +267,21 @@ def test_level() -> None:
     assert level_dbfs(np.ones(10, np.float32)) == 0
     assert level_dbfs(np.full(10, 0.1, np.float32)) == pytest.approx(-20, abs=1e-5)
     assert level_dbfs(np.zeros(10, np.float32)) == level_dbfs(np.zeros(0, np.float32)) == -np.inf
+
+
+def test_a_flac_stream_of_unknown_length_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "piped.flac"
+    soundfile.write(path, np.zeros(4000, np.float32), 16000)
+    data = bytearray(path.read_bytes())
+    # The last 36 bits of 8 in the first block of metadata count the samples; an encoder that cannot know leaves zeros.
+    data[21] &= 0xF0
+    data[22:26] = bytes(4)
+    path.write_bytes(data)
+    with pytest.raises(AudioError, match="does not say how long"):
+        read_audio(path)
+
+
+def test_nothing_that_is_no_number_is_written(tmp_path: Path) -> None:
+    with pytest.raises(AudioError, match="NaN or infinity"):
+        write_audio(tmp_path / "a.wav", np.full((10, 1), np.nan, np.float32), 16000, FileFormat("WAV", "PCM_16", "FILE"))
+    assert list(tmp_path.iterdir()) == []

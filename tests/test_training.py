@@ -318,3 +318,14 @@ def test_batches_are_levelled_and_cover_the_order(shards: Path) -> None:
     np.testing.assert_allclose((batches[0].speech * batches[0].level).numpy(), both[:, :, 1], rtol=1e-5, atol=1e-6)
     power = batches[0].mixture.abs().square().mean((1, 2))
     assert ((power > 0.3) & (power < 3)).all()
+
+
+@pytest.mark.parametrize("damage", [b"", b"no state", None])
+def test_a_damaged_state_starts_the_training_again(
+    damage: bytes | None, shards: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    whole = trained(shards, tmp_path / "whole.pt", TRAIN, MODEL)
+    state = tmp_path / "state.pt"
+    state.write_bytes((tmp_path / "whole.pt").read_bytes()[:5000] if damage is None else damage)
+    assert_equal(trained(shards, state, TRAIN, MODEL), whole)
+    assert "training starts again" in capsys.readouterr().out

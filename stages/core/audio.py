@@ -1,5 +1,6 @@
 """Sound files, read whole or in part and written in the format that they came in."""
 
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +26,10 @@ _SIZES = re.compile(r"^\s*(?:data|SSND|Data Size|riff|Riff size)\s*: (\d+) \(sho
 _CUT_OGG = ("lacks an end-of-stream bit", "without an End-Of-Stream flag", "Junk after the last page")
 # Programs that write to a pipe cannot know the size and leave one of the largest numbers there.
 _UNKNOWN_SIZE = 0x7FFFF000
+# What libsndfile reports of a FLAC stream that was written to a pipe.
+_UNKNOWN_FRAMES = 2**62
+# Containers whose encoder writes its last part on closing, when soundfile no longer hears of a full disk.
+_LATE = frozenset({"FLAC", "OGG", "MP3"})
 
 
 class AudioError(DenoisingError):
@@ -41,9 +46,21 @@ class FileFormat:
 
 
 def sound_files(folder: Path) -> list[Path]:
-    """All files below `folder` whose suffix is that of a sound file, sorted; hidden files and folders are passed over."""
-    found = (path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
-    return sorted(path for path in found if not any(part.startswith(".") for part in path.relative_to(folder).parts))
+    """All files below `folder` whose suffix is that of a sound file, sorted; hidden files and folders are passed over.
+
+    Links are followed, to each folder once; one that leads nowhere is listed, so that whoever reads it says so.
+    """
+    found, entered = [], set()
+    for parent, folders, names in os.walk(folder, followlinks=True):
+        place = os.stat(parent)
+        if (place.st_dev, place.st_ino) in entered:
+            folders.clear()
+            continue
+        entered.add((place.st_dev, place.st_ino))
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        paths = (Path(parent, name) for name in names if not name.startswith("."))
+        found += [path for path in paths if path.suffix.lower() in SUFFIXES and (path.is_file() or path.is_symlink())]
+    return sorted(found)
 
 
 def file_format(path: Path) -> FileFormat:
@@ -67,6 +84,8 @@ def read_audio(
     """
     with _opened(path) as file:
         _check_complete(path, file)
+        if file.frames >= _UNKNOWN_FRAMES:
+            raise AudioError(f"{path}: its header does not say how long it is; write it anew, as with 'flac' or 'sox'.")
         promised = file.frames - start if n_samples is None else n_samples
         try:
             if start:
@@ -102,12 +121,14 @@ def write_audio(path: Path, waveform: Float32[np.ndarray, "samples channels"], s
     with written(path) as temporary:
         try:
             with soundfile.SoundFile(
-                temporary, "w", sample_rate, waveform.shape[1], form.encoding, form.endian, form.container
+                os.fsencode(temporary), "w", sample_rate, waveform.shape[1], form.encoding, form.endian, form.container
             ) as file:
                 for first in range(0, len(waveform), _BLOCK):
                     file.write(waveform[first : first + _BLOCK])
         except (soundfile.SoundFileError, ValueError) as error:
             raise AudioError(f"{path}: cannot be written as {form.container} {form.encoding}: {error}") from None
+        if form.container in _LATE and len(waveform):
+            _check_written(path, temporary, len(waveform))
     return clipped
 
 
@@ -124,6 +145,15 @@ def level_dbfs(waveform: Float32[np.ndarray, "..."]) -> float:
     """The root mean square of a waveform in dB below full scale; -infinity for digital silence."""
     power = float(np.mean(np.square(waveform, dtype=np.float64))) if waveform.size else 0.0
     return 10 * np.log10(power) if power > 0 else -np.inf
+
+
+def _check_written(path: Path, temporary: Path, n_samples: int) -> None:
+    try:
+        found = len(read_audio(temporary)[0])
+    except AudioError:
+        found = 0
+    if found < n_samples:
+        raise AudioError(f"{path}: could not be written whole; is the disk full?")
 
 
 def _check_complete(path: Path, file: soundfile.SoundFile) -> None:
@@ -144,6 +174,7 @@ def _opened(path: Path) -> soundfile.SoundFile:
     if path.stat().st_size == 0:
         raise AudioError(f"{path}: the file is empty (0 bytes); replace or remove it.")
     try:
-        return soundfile.SoundFile(path)
+        # As bytes, since a name need not be UTF-8.
+        return soundfile.SoundFile(os.fsencode(path))
     except (soundfile.SoundFileError, TypeError) as error:
         raise AudioError(f"{path}: not a sound file that libsndfile reads ({error}); replace or remove it.") from None

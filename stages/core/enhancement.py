@@ -40,7 +40,10 @@ def enhanced(
 
 def scaled(stft: Stft, factor: int) -> Stft:
     """The same transform at `factor` times the sample rate: equal times and frequencies, `factor` times the bins."""
-    return Stft(n_fft=stft.n_fft * factor, win_length=stft.win_length * factor, hop_length=stft.hop_length * factor)
+    # Not checked again: the ranges of params.yaml are for the network's own sample rate.
+    return Stft.model_construct(
+        n_fft=stft.n_fft * factor, win_length=stft.win_length * factor, hop_length=stft.hop_length * factor
+    )
 
 
 def _gain(spectra: Complex64[Tensor, "channels frames wide"], denoiser: Denoiser) -> Complex64[Tensor, "1 frames wide"]:

@@ -11,6 +11,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from stages.core.errors import DenoisingError
+
+
+class WriteError(DenoisingError):
+    """A file that could not be written whole."""
+
 
 @contextmanager
 def written(path: Path) -> Iterator[Path]:
@@ -27,6 +33,9 @@ def written(path: Path) -> Iterator[Path]:
         yield temporary
         temporary.chmod(0o666 & ~_umask())
         os.replace(temporary, path)
+    except RuntimeError as error:
+        # What libsndfile and PyTorch raise when the disk is full.
+        raise WriteError(f"{path}: cannot be written whole ({' '.join(str(error).split())}); is the disk full?") from None
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -40,6 +49,11 @@ def write_text(path: Path, text: str) -> None:
 def write_json(path: Path, value: Any) -> None:
     """Writes `value` to `path` atomically as indented JSON; NaN and infinity are refused with ValueError."""
     write_text(path, json.dumps(value, indent=2, allow_nan=False, ensure_ascii=False) + "\n")
+
+
+def shown(text: object) -> str:
+    """Text for people: bytes of a file's name that are no UTF-8, which no terminal could print, as escapes."""
+    return str(text).encode(errors="surrogateescape").decode(errors="backslashreplace")
 
 
 def fresh_folder(path: Path) -> Path:
@@ -73,7 +87,10 @@ def code_digest() -> str:
     """
     package = __name__.split(".")[0]
     names = {name for name in sys.modules if name.split(".")[0] == package}
-    sources = {str(getattr(sys.modules[name], "__file__", "")) for name in names}
+    # A stage runs as __main__, so its own file has no other name among the modules.
+    sources = {str(getattr(sys.modules[name], "__file__", "")) for name in (*names, "__main__")}
+    home = Path(__file__).resolve().parent.parent
+    sources = {source for source in sources if Path(source).resolve().is_relative_to(home)}
     return digest(*(Path(source).read_bytes() for source in sorted(sources) if source.endswith(".py")))
 
 

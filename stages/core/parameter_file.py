@@ -27,7 +27,7 @@ def read_parameters(path: Path) -> Parameters:
         values = YAML(typ="safe", pure=True).load(path)
     except FileNotFoundError:
         raise ParameterError(f"{path} is missing: run from the root of the repository.") from None
-    except (YAMLError, UnicodeDecodeError) as error:
+    except (YAMLError, ValueError, RecursionError) as error:
         raise ParameterError(f"{path} is not valid YAML: {' '.join(str(error).split())}.") from None
     if not isinstance(values, dict):
         raise ParameterError(f"{path}: expected sections such as 'mix:' and 'model:', found {type(values).__name__}.")

@@ -19,6 +19,7 @@ import filelock
 import psutil
 
 from stages.core.errors import DenoisingError
+from stages.core.files import shown
 
 if TYPE_CHECKING:
     import torch
@@ -161,7 +162,7 @@ def run_stage(name: str, main: Callable[[], None], *, locks_dir: Path = Path(".c
         with alone(name, locks_dir):
             main()
     except DenoisingError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(shown(f"error: {error}"), file=sys.stderr)
         raise SystemExit(1) from None
     except OSError as error:
         # No space, no permission, a disk that went away: the surroundings, not the program.

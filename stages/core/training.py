@@ -86,8 +86,7 @@ class Trainer:
         self.optimizer = torch.optim.AdamW(denoiser.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay)
         self.steps_per_epoch = math.ceil(len(train) / settings.batch_size)
         self.progress = Progress()
-        if device.type == "cpu":
-            torch.set_num_threads(1)
+        torch.set_num_threads(1)
         self.n_parts = _CPU_PARTS if device.type == "cpu" else 1
         # Dropout draws from one generator, whose order two threads would make a matter of luck.
         self._pool = ThreadPoolExecutor(max_workers=1 if denoiser.model.dropout else self.n_parts)
@@ -96,10 +95,11 @@ class Trainer:
         """Trains up to the last epoch or until patience ends, going on from `state` where that file is there.
 
         Raises:
-            TrainingError: the loss became NaN or infinite, or the state is damaged.
+            TrainingError: the loss became NaN or infinite.
         """
-        if state.is_file():
-            self._resume(state)
+        values = _saved(state)
+        if values:
+            self._resume(values)
         else:
             order = generator(self.settings.seed, "standardise").permutation(len(self.train))[:_STANDARDISING]
             self.denoiser.standardise(batch.mixture for batch in self._batches(self.train, order.tolist()))
@@ -219,14 +219,21 @@ class Trainer:
         with written(state) as temporary:
             torch.save(values, temporary)
 
-    def _resume(self, state: Path) -> None:
-        try:
-            values = torch.load(state, map_location=self.device, weights_only=True)
-        except (RuntimeError, EOFError, UnpicklingError) as error:
-            raise TrainingError(
-                f"{state}: damaged ({str(error).splitlines()[0]}); delete it to train from the start."
-            ) from None
+    def _resume(self, values: dict[str, Any]) -> None:
         self.denoiser.load_state_dict(values["weights"])
         self.optimizer.load_state_dict(values["optimizer"])
-        best = {name: weight.cpu() for name, weight in values["best"].items()}
-        self.progress = Progress([Epoch(**epoch) for epoch in values["epochs"]], best)
+        self.progress = Progress([Epoch(**epoch) for epoch in values["epochs"]], values["best"])
+
+
+def _saved(state: Path) -> dict[str, Any] | None:
+    """What `Trainer` saved; None where there is nothing, or a file that a crash of the machine has damaged."""
+    if not state.is_file():
+        return None
+    try:
+        values = torch.load(state, map_location="cpu", weights_only=True)
+        if not isinstance(values, dict) or set(values) != {"epochs", "best", "weights", "optimizer"}:
+            raise ValueError("it holds something else")
+    except (RuntimeError, EOFError, KeyError, OSError, ValueError, UnpicklingError) as error:
+        print(f"{state} cannot be used ({error}): training starts again")
+        return None
+    return values

@@ -13,12 +13,12 @@ import pandas as pd
 from stages.core import audio
 from stages.core.corpora.shares import drawn
 from stages.core.errors import DenoisingError
-from stages.core.files import file_digest
+from stages.core.files import file_digest, shown
 from stages.core.manifest import SPLITS, Recording, Split
 from stages.core.parameters import Folder
 from stages.core.runtime import parallel
 
-LICENCE = "that of your recordings"
+LICENCE = "The licence is that of your recordings."
 # A file below this level holds nothing but the rounding noise of 16-bit silence (-96 dBFS and 6 dB of margin).
 _SILENCE_DBFS = -90.0
 
@@ -59,6 +59,9 @@ def _sound_files(root: Path, exclude: Sequence[str], key: str) -> list[Path]:
     if not root.is_dir():
         raise FolderError(f"{key}.path: {root.absolute()} is not a folder; set it to a folder of sound files.")
     found = audio.sound_files(root)
+    for path in found:
+        if shown(path) != str(path):
+            raise FolderError(f"{key}.path: the name of {shown(path)} is not UTF-8, as tables need it; rename the file.")
     kept = [path for path in found if not any(fnmatch(path.relative_to(root).as_posix(), pattern) for pattern in exclude)]
     if not kept:
         left_out = f" ({len(found)} were left out by {key}.exclude)" if found else ""
@@ -93,7 +96,11 @@ def _table(path: Path, key: str) -> dict[Path, tuple[str, str]]:
         raise FolderError(f"{path}: '{wrong[0]}' is no split; use {', '.join(SPLITS)}.")
     speakers = table["speaker"] if "speaker" in table.columns else [""] * len(table)
     paths = ((path.parent / PurePosixPath(name)).resolve() for name in table["path"])
-    return dict(zip(paths, zip(table["split"], speakers, strict=True), strict=True))
+    rows: dict[Path, tuple[str, str]] = {}
+    for place, row in zip(paths, zip(table["split"], speakers, strict=True), strict=True):
+        if rows.setdefault(place, row) != row:
+            raise FolderError(f"{path}: {place} is listed twice, as {', '.join(rows[place])} and {', '.join(row)}.")
+    return rows
 
 
 def _tabled(
