@@ -324,8 +324,8 @@ def test_batches_are_levelled_and_cover_the_order(shards: Path) -> None:
 def test_a_damaged_state_starts_the_training_again(
     damage: bytes | None, shards: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    whole = trained(shards, tmp_path / "whole.pt", TRAIN, MODEL)
+    whole = trained(shards, tmp_path / "whole.pt", train(), model())
     state = tmp_path / "state.pt"
     state.write_bytes((tmp_path / "whole.pt").read_bytes()[:5000] if damage is None else damage)
-    assert_equal(trained(shards, state, TRAIN, MODEL), whole)
+    assert_equal(trained(shards, state, train(), model()), whole)
     assert "training starts again" in capsys.readouterr().out
