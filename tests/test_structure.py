@@ -1,7 +1,9 @@
 """The shape of the code and of its documents: sizes, anatomy, names, and words in README.md that must be true."""
 
 import ast
+import json
 import re
+import subprocess
 import sys
 import tomllib
 from collections.abc import Callable, Iterator
@@ -266,3 +268,23 @@ def test_faults_of_documents_are_found() -> None:
     assert links("[a](b.md#c) [d](https://e.f) [g](#h) ![i](j.png 'k')") == {"b.md", "j.png"}
     assert has_key({"a": {"b": 0}}, "a.b")
     assert not has_key({"a": {"b": 0}}, "a.b.c")
+
+
+def test_results_in_readme_are_those_of_the_last_run() -> None:
+    """Another processor rounds differently, and training amplifies that, so figures may differ a little."""
+    changed = subprocess.run(["git", "diff", "--quiet", "HEAD", "--", "params.yaml"], cwd=ROOT, check=False).returncode
+    metrics = ROOT / "metrics" / "evaluate.json"
+    if changed or not metrics.is_file():
+        pytest.skip("the last run had parameters of its own, or there was none")
+    sets = json.loads(metrics.read_text(encoding="utf-8"))["sets"]
+    block = re.search(r"<!-- results: .*? -->\n```text\n(.*?)```", read("README.md"), re.DOTALL)
+    assert block
+    header, *rows = block[1].splitlines()
+    tolerance = {"snr_db": 0.5, "si_sdr_db": 0.7, "pesq_wb": 0.15, "stoi": 0.03, "estoi": 0.03}
+    assert header.split() == ["items", *tolerance]
+    assert len(rows) == 4
+    for row in rows:
+        name, system, n_items, *values = row.split()
+        assert sets[name][system]["n_items"] == int(n_items)
+        for (metric, most), value in zip(tolerance.items(), values, strict=True):
+            assert float(value) == pytest.approx(sets[name][system][metric], abs=most), f"{name} {system} {metric}"
