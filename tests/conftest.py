@@ -1,4 +1,5 @@
 import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -6,6 +7,11 @@ from jaxtyping import install_import_hook
 
 # Before anything imports stages.core: from here on each call is checked against its annotations, shapes included.
 install_import_hook("stages.core", "annotation_check.checked")
+
+# A shell without job control starts what runs in its background with Ctrl-C ignored, which every process that the tests
+# start would inherit.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
