@@ -23,6 +23,8 @@ SUFFIXES = frozenset(
 _SIZES = re.compile(r"^\s*(?:data|SSND|Data Size|riff|Riff size)\s*: (\d+) \(should be (\d+)\)")
 # And about an OGG stream: no last page, for Vorbis and for Opus, or a part of one.
 _CUT_OGG = ("lacks an end-of-stream bit", "without an End-Of-Stream flag", "Junk after the last page")
+# The same for CAF files of packets.
+_VALID_FRAMES = re.compile(r"^\s*Valid frames\s*: (\d+)")
 # Programs that write to a pipe cannot know the size and leave one of the largest numbers there.
 _UNKNOWN_SIZE = 0x7FFFF000
 
@@ -66,7 +68,7 @@ def read_audio(
         AudioError: the file is no sound file, is shorter than its header or the part promises, or holds NaN or infinity.
     """
     with _opened(path) as file:
-        _check_complete(path, file)
+        check_complete(path, file)
         promised = file.frames - start if n_samples is None else n_samples
         try:
             if start:
@@ -126,11 +128,16 @@ def level_dbfs(waveform: Float32[np.ndarray, "..."]) -> float:
     return 10 * np.log10(power) if power > 0 else -np.inf
 
 
-def _check_complete(path: Path, file: soundfile.SoundFile) -> None:
+def check_complete(path: Path, file: soundfile.SoundFile) -> None:
     """Refuses a file that ends before its header says, which libsndfile reads short and mentions in its log alone."""
     for line in file.extra_info.splitlines():
         if any(sign in line for sign in _CUT_OGG):
             raise AudioError(f"{path}: truncated: its last page is missing; replace or remove the file.")
+        valid = _VALID_FRAMES.search(line)
+        if valid and int(valid[1]) > file.frames:
+            raise AudioError(
+                f"{path}: truncated or corrupt: expected {valid[1]} samples, found {file.frames}; replace or remove the file."
+            )
         sizes = _SIZES.search(line)
         if sizes and int(sizes[2]) < int(sizes[1]) < _UNKNOWN_SIZE:
             raise AudioError(
