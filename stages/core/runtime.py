@@ -251,13 +251,15 @@ def _same_group(process: psutil.Process) -> bool:
 def _alive(process: psutil.Process) -> bool:
     try:
         # is_running() compares the start time too, so a number that was given anew is not taken for the same process.
-        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+        alive: bool = process.is_running() and process.status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return False
+    return alive
 
 
 def _name(process: psutil.Process) -> str:
     try:
-        return process.name().removeprefix("-").removesuffix(".exe")
+        name: str = process.name().removeprefix("-").removesuffix(".exe")
     except psutil.NoSuchProcess:
         return ""
+    return name
