@@ -100,10 +100,10 @@ def test_the_ideal_output_is_better_than_others(target: str, loss: str) -> None:
         optimizer.step()
     assert value.item() < first
     if loss != "compressed":
-        error = (wanted.activated(raw) - wanted.ideal(mixture, speech)).abs().mean()
-        assert error < 0.25 * (wanted.activated(torch.zeros_like(raw)) - wanted.ideal(mixture, speech)).abs().mean()
+        error = (wanted.activated(raw, mixture) - wanted.ideal(mixture, speech)).abs().mean()
+        assert error < 0.25 * (wanted.activated(torch.zeros_like(raw), mixture) - wanted.ideal(mixture, speech)).abs().mean()
     else:
-        estimate = wanted.estimate(wanted.activated(raw), mixture)
+        estimate = wanted.estimate(wanted.activated(raw, mixture), mixture)
         assert (estimate - speech).abs().square().sum() < 0.6 * (mixture - speech).abs().square().sum()
 
 

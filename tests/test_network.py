@@ -43,6 +43,15 @@ def test_a_later_frame_changes_no_earlier_output(cell: str, layers: int) -> None
     assert ((before - after).abs().amax((0, 2))[12:] > 0).all()
 
 
+def test_lstm_layers_begin_with_open_forget_gates() -> None:
+    made = network(model(cell="lstm", layers=2))
+    for layer in (0, 1):
+        bias = getattr(made.recurrent, f"bias_ih_l{layer}") + getattr(made.recurrent, f"bias_hh_l{layer}")
+        inward, forget, candidate, outward = bias.detach().chunk(4)
+        assert (forget > 0.5).all()
+        assert (torch.cat([inward, candidate, outward]).abs() < 0.8).all()
+
+
 @pytest.mark.parametrize("cell", ["gru", "lstm"])
 def test_both_directions_look_ahead(cell: str) -> None:
     made = network(model(cell=cell, bidirectional=True))
@@ -129,7 +138,7 @@ def test_denoising_in_blocks_is_that_of_the_whole(target: str) -> None:
             levels, level = made.levelled(block.numpy(), level)
             raw, state = made(block / torch.from_numpy(levels), state)
             mixture = block / torch.from_numpy(levels)
-            found.append(made.target.estimate(made.target.activated(raw), mixture) * torch.from_numpy(levels))
+            found.append(made.target.estimate(made.target.activated(raw, mixture), mixture) * torch.from_numpy(levels))
     torch.testing.assert_close(torch.cat(found, dim=1), made.denoised(noisy), rtol=1e-4, atol=1e-5)
 
 

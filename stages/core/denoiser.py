@@ -68,5 +68,5 @@ class Denoiser(nn.Module):
         level = torch.from_numpy(self.levelled(spectrum.cpu().numpy())[0]).to(device)
         mixture = spectrum.to(device) / level
         raw, _ = self(mixture)
-        estimate: Tensor = self.target.estimate(self.target.activated(raw), mixture) * level
+        estimate: Tensor = self.target.estimate(self.target.activated(raw, mixture), mixture) * level
         return estimate.to(spectrum.device)

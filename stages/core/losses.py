@@ -20,7 +20,7 @@ _SNR_WEIGHT = 0.03
 
 def squared_error(target: Target, raw: Output, mixture: Spectrum, speech: Spectrum) -> Float32[Tensor, ""]:
     """The mean squared error between the output and the ideal output."""
-    return mse_loss(target.activated(raw), target.ideal(mixture, speech))
+    return mse_loss(target.activated(raw, mixture), target.ideal(mixture, speech))
 
 
 def binary_cross_entropy(target: Target, raw: Output, mixture: Spectrum, speech: Spectrum) -> Float32[Tensor, ""]:
@@ -33,7 +33,7 @@ def compressed_spectrum_error(target: Target, raw: Output, mixture: Spectrum, sp
 
     A small term of the SNR in decades keeps the loud bins in view, which compression hides.
     """
-    estimate = target.estimate(target.activated(raw), mixture)
+    estimate = target.estimate(target.activated(raw, mixture), mixture)
     absolute, wanted = magnitude(estimate), magnitude(speech)
     compressed, wanted_compressed = absolute.pow(target.compression), wanted.pow(target.compression)
     parts = torch.view_as_real(estimate) * (compressed / absolute).unsqueeze(-1)

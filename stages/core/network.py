@@ -13,7 +13,7 @@ class RecurrentNetwork(nn.Module):
     """(batch, frames, n_inputs) to (batch, frames, n_outputs) by `layers` GRU (Cho et al. 2014) or LSTM layers."""
 
     def __init__(self, settings: Model, n_inputs: int, n_outputs: int) -> None:
-        """Builds the layers with PyTorch's own first weights, but orthogonal recurrent ones (Saxe et al. 2014)."""
+        """Builds the layers with PyTorch's own first weights, but recurrent ones orthogonal (Saxe et al. 2014)."""
         super().__init__()
         cell = {"gru": nn.GRU, "lstm": nn.LSTM}[settings.cell]
         self.recurrent = cell(
@@ -30,6 +30,9 @@ class RecurrentNetwork(nn.Module):
             if name.startswith("weight_hh"):
                 for gate in weight.data.chunk(weight.shape[0] // settings.hidden):
                     nn.init.orthogonal_(gate)
+            if name.startswith("bias_ih") and settings.cell == "lstm":
+                # A cell that forgets by half at every frame learns nothing long (Jozefowicz, Zaremba and Sutskever 2015).
+                weight.data[settings.hidden : 2 * settings.hidden] = 1.0
 
     def forward(
         self, inputs: Float32[Tensor, "batch frames inputs"], state: State | None = None

@@ -31,7 +31,7 @@ class Target(ABC):
         """The output that a perfect network would have, which the loss compares with `activated`."""
 
     @abstractmethod
-    def activated(self, raw: Output) -> Output:
+    def activated(self, raw: Output, mixture: Spectrum) -> Output:
         """The last layer's numbers brought to the range of `ideal`."""
 
     @abstractmethod
@@ -46,9 +46,13 @@ class Magnitude(Target):
         """|S|^c."""
         return magnitude(speech).pow(self.compression)
 
-    def activated(self, raw: Output) -> Output:
-        """Magnitudes are not negative."""
-        return softplus(raw)
+    def activated(self, raw: Output, mixture: Spectrum) -> Output:
+        """Not negative, and |X|^c where the network puts out 0.
+
+        A network that has to draw every spectrum from nothing is no better than the mixture after hundreds of steps.
+        """
+        compressed = magnitude(mixture).pow(self.compression)
+        return softplus(raw + compressed + torch.log(-torch.expm1(-compressed)))
 
     def estimate(self, activated: Output, mixture: Spectrum) -> Spectrum:
         """|Ŝ| with the phase of the mixture."""
@@ -62,7 +66,7 @@ class Subtraction(Target):
         """|N|^c."""
         return magnitude(mixture - speech).pow(self.compression)
 
-    def activated(self, raw: Output) -> Output:
+    def activated(self, raw: Output, mixture: Spectrum) -> Output:
         """Magnitudes are not negative."""
         return softplus(raw)
 
@@ -80,7 +84,7 @@ class RatioMask(Target):
         clean, noise = magnitude(speech).square(), magnitude(mixture - speech).square()
         return (clean / (clean + noise)).sqrt()
 
-    def activated(self, raw: Output) -> Output:
+    def activated(self, raw: Output, mixture: Spectrum) -> Output:
         """A mask lies between 0 and 1."""
         return raw.sigmoid()
 
@@ -111,9 +115,9 @@ class ComplexMask(Target):
         """The compressed real parts, then the compressed imaginary parts."""
         power = magnitude(mixture).square() + _TINY**2
         mask = torch.view_as_real(speech * mixture.conj()) / power.unsqueeze(-1)
-        return self.activated(torch.cat([mask[..., 0], mask[..., 1]], dim=-1) / self._LIMIT)
+        return self.activated(torch.cat([mask[..., 0], mask[..., 1]], dim=-1) / self._LIMIT, mixture)
 
-    def activated(self, raw: Output) -> Output:
+    def activated(self, raw: Output, mixture: Spectrum) -> Output:
         """Compressed parts lie between -K and K."""
         return self._LIMIT * raw.tanh()
 
