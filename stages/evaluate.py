@@ -63,14 +63,15 @@ def run(settings: Evaluate, test_dir: Path, checkpoint: Path, outputs: tuple[Pat
     found = parallel(partial(_scored, checkpoint), items, n_jobs=n_jobs, description="scoring")
     table = pd.DataFrame([row for rows in found for row in rows])
     metrics, by_snr, by_noise, every = outputs
-    write_json(metrics, _metrics(table))
+    means = _metrics(table)
+    write_json(metrics, means)
     test = table[(table["set"] == "test") & (table["kind"] == "noisy")]
     # A mixture with several noises counts for each of them.
     by_kind = test.assign(noise=test["noise"].str.split("+")).explode("noise")
     for path, part, column in ((by_snr, test, "snr_asked_db"), (by_noise, by_kind, "noise")):
         write_text(path, _grouped(part, column).to_csv(index=False, float_format="%.4f", lineterminator="\n"))
     write_text(every, table.to_csv(index=False, float_format="%.6g", lineterminator="\n"))
-    print(shown(_metrics(table)))
+    print(shown(means))
 
 
 def shown(metrics: dict[str, Any]) -> str:

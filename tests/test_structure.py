@@ -21,7 +21,7 @@ DOCUMENTS = ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md"]
 MAX_MODULE_LINES = 300
 MAX_FUNCTION_LINES = 60
 EMPTY_NAMES = {"utils", "util", "helpers", "helper", "common", "lib", "misc"}
-FILE_SUFFIXES = {".py", ".md", ".toml", ".txt", ".yaml", ".lock", ".json", ".jsonl", ".csv", ".wav", ".safetensors"}
+FILE_SUFFIXES = {".py", ".md", ".toml", ".txt", ".yaml", ".lock", ".json", ".jsonl", ".csv", ".wav", ".safetensors", ".onnx"}
 
 
 # ---- code

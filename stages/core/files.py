@@ -34,8 +34,10 @@ def written(path: Path) -> Iterator[Path]:
         temporary.chmod(0o666 & ~_umask())
         os.replace(temporary, path)
     except RuntimeError as error:
-        # What libsndfile and PyTorch raise when the disk is full.
-        raise WriteError(f"{path}: cannot be written whole ({' '.join(str(error).split())}); is the disk full?") from None
+        # What libsndfile and PyTorch raise when a disk is full, among other things.
+        free = shutil.disk_usage(path.parent).free / 1e6
+        reason = " ".join(str(error).split())
+        raise WriteError(f"{path}: cannot be written whole ({reason}); its disk has {free:.0f} MB free.") from None
     finally:
         temporary.unlink(missing_ok=True)
 
