@@ -14,7 +14,7 @@ from pathlib import Path
 import pandas as pd
 import torch
 
-from stages.core.checkpoint import save_checkpoint
+from stages.core.checkpoint import save_checkpoint, start_from
 from stages.core.denoiser import Denoiser
 from stages.core.files import code_digest, digest, write_json, write_text
 from stages.core.network import n_weights
@@ -49,7 +49,9 @@ def run(
     torch.set_num_threads(1)
     torch.manual_seed(settings.seed)
     denoiser = Denoiser(model, stft, sample_rate)
-    print(f"{model.cell} x {model.layers}, {n_weights(denoiser):,} weights, on {device}; {len(train)} mixtures")
+    if settings.init_from:
+        start_from(Path(settings.init_from), denoiser)
+    print(f"{model.network}, {model.cell} x {model.layers}, {n_weights(denoiser):,} weights, on {device}; {len(train)} mixtures")
     key = _key(settings, model, stft, sample_rate, shards_dir, device)
     progress = Trainer(denoiser, settings, train, valid, device).run(state_dir / key / "state.pt")
     save_checkpoint(checkpoint, denoiser, settings.model_dump() | {"epoch": progress.best_epoch.epoch})
@@ -62,6 +64,7 @@ def _key(settings: Train, model: Model, stft: Stft, sample_rate: int, shards_dir
     """What the weights depend on; the indices of the shards hold the digests of their content."""
     parameters = [section.model_dump_json() for section in (settings, model, stft)]
     data = [(shards_dir / split / INDEX).read_bytes() for split in ("train", "valid")]
+    data += [Path(settings.init_from).read_bytes()] if settings.init_from else []
     return digest(*parameters, str(sample_rate), *data, code_digest(), torch.__version__, device.type)[:32]
 
 

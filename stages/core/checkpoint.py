@@ -63,6 +63,26 @@ def load_checkpoint(path: Path, device: torch.device | str = "cpu") -> tuple[Den
     return denoiser.to(device).eval(), training
 
 
+def start_from(path: Path, denoiser: Denoiser) -> None:
+    """Gives a denoiser the weights and the feature statistics of the file `path`.
+
+    Raises:
+        CheckpointError: no such file, a damaged one, or weights of another model; the parameters that differ are named.
+    """
+    found, _ = load_checkpoint(path)
+    differences = [f"audio.sample_rate={found.sample_rate}"] if found.sample_rate != denoiser.sample_rate else []
+    for name, theirs, ours in (("model", found.model, denoiser.model), ("stft", found.stft, denoiser.stft)):
+        wanted = ours.model_dump() | {"dropout": None}
+        values = (theirs.model_dump() | {"dropout": None}).items()
+        differences += [f"{name}.{key}={value}" for key, value in values if value != wanted[key]]
+    if differences:
+        raise CheckpointError(
+            f"{path}: train.init_from needs weights of the same model, and these have {', '.join(differences)}; "
+            "set the same in params.yaml, or name other weights."
+        )
+    denoiser.load_state_dict(found.state_dict())
+
+
 @cache
 def worker_denoiser(path: Path) -> Denoiser:
     """The denoiser in `path` on the CPU, read once in each process and run on one thread: its items run side by side."""

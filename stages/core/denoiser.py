@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Complex64, Float32
 from torch import Tensor, nn
 
+from stages.core.band_network import BandNetwork
 from stages.core.features import LevelState, features, running_level
 from stages.core.network import RecurrentNetwork, State
 from stages.core.parameters import Model, Stft
@@ -56,7 +57,12 @@ class Denoiser(nn.Module):
         self.feature_scale: Tensor
         self.register_buffer("feature_mean", torch.zeros(n_features))
         self.register_buffer("feature_scale", torch.ones(n_features))
-        self.network = RecurrentNetwork(model, n_features, n_bins(stft) * self.target.outputs_per_bin)
+        self.network: nn.Module
+        if model.network == "bands":
+            per_bin = n_features // n_bins(stft), self.target.outputs_per_bin
+            self.network = BandNetwork(model, n_bins(stft), sample_rate, *per_bin)
+        else:
+            self.network = RecurrentNetwork(model, n_features, n_bins(stft) * self.target.outputs_per_bin)
 
     @property
     def looks_ahead(self) -> bool:

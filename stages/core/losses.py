@@ -16,6 +16,8 @@ Loss = Callable[[Target, Output, Spectrum, Spectrum], Float32[Tensor, ""]]
 # Weight of the complex term against the magnitude term, 30 to 70 as published with GTCRN (Rong et al. 2024).
 _COMPLEX_SHARE = 0.3
 _SNR_WEIGHT = 0.03
+# Where there is only speech or only noise, the SNR term asks for no more than an error 40 dB below the mixture.
+_FLOOR = 1e-4
 
 
 def squared_error(target: Target, raw: Output, mixture: Spectrum, speech: Spectrum) -> Float32[Tensor, ""]:
@@ -40,13 +42,15 @@ def compressed_spectrum_error(target: Target, raw: Output, mixture: Spectrum, sp
     wanted_parts = torch.view_as_real(speech) * (wanted_compressed / wanted).unsqueeze(-1)
     complex_error = (parts - wanted_parts).square().sum(-1).mean()
     spectral_error = (1 - _COMPLEX_SHARE) * mse_loss(compressed, wanted_compressed) + _COMPLEX_SHARE * complex_error
-    return spectral_error - _SNR_WEIGHT * _snr_decades(estimate, speech)
+    return spectral_error - _SNR_WEIGHT * _snr_decades(estimate, mixture, speech)
 
 
-def _snr_decades(estimate: Spectrum, speech: Spectrum) -> Float32[Tensor, ""]:
-    """The mean over mixtures of log10(Σ|S|² / Σ|S - Ŝ|²)."""
-    power, error = (magnitude(part).square().sum((1, 2)) for part in (speech, speech - estimate))
-    return torch.log10(power / error).mean()
+def _snr_decades(estimate: Spectrum, mixture: Spectrum, speech: Spectrum) -> Float32[Tensor, ""]:
+    """The mean over mixtures of log10(Σ|S|² / Σ|S - Ŝ|²); without speech Σ|X|² takes the place of Σ|S|²."""
+    power, error, whole = (magnitude(part).square().sum((1, 2)) for part in (speech, speech - estimate, mixture))
+    silent = power < _FLOOR**2 * whole
+    floor = torch.where(silent | (power == whole), _FLOOR * whole, torch.zeros_like(whole))
+    return torch.log10(torch.where(silent, whole, power) / (error + floor)).mean()
 
 
 LOSSES: dict[str, Loss] = {

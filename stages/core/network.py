@@ -7,6 +7,7 @@ from stages.core.parameters import Model
 
 # LSTM layers carry two tensors over time, GRU layers one.
 State = Tensor | tuple[Tensor, Tensor]
+_CELLS: dict[str, type[nn.GRU] | type[nn.LSTM]] = {"gru": nn.GRU, "lstm": nn.LSTM}
 
 
 class RecurrentNetwork(nn.Module):
@@ -15,8 +16,7 @@ class RecurrentNetwork(nn.Module):
     def __init__(self, settings: Model, n_inputs: int, n_outputs: int) -> None:
         """Builds the layers with PyTorch's own first weights, but recurrent ones orthogonal (Saxe et al. 2014)."""
         super().__init__()
-        cell = {"gru": nn.GRU, "lstm": nn.LSTM}[settings.cell]
-        self.recurrent = cell(
+        self.recurrent = _CELLS[settings.cell](
             n_inputs,
             settings.hidden,
             num_layers=settings.layers,
@@ -26,13 +26,7 @@ class RecurrentNetwork(nn.Module):
             bidirectional=settings.bidirectional,
         )
         self.output = nn.Linear(settings.hidden * (2 if settings.bidirectional else 1), n_outputs)
-        for name, weight in self.recurrent.named_parameters():
-            if name.startswith("weight_hh"):
-                for gate in weight.data.chunk(weight.shape[0] // settings.hidden):
-                    nn.init.orthogonal_(gate)
-            if name.startswith("bias_ih") and settings.cell == "lstm":
-                # A cell that forgets by half at every frame learns nothing long (Jozefowicz, Zaremba and Sutskever 2015).
-                weight.data[settings.hidden : 2 * settings.hidden] = 1.0
+        _prepare(self.recurrent)
 
     def forward(
         self, inputs: Float32[Tensor, "batch frames inputs"], state: State | None = None
@@ -40,6 +34,23 @@ class RecurrentNetwork(nn.Module):
         """The outputs and the state after the last frame, from which the next block may go on."""
         hidden, state = self.recurrent(inputs, state)
         return self.output(hidden), state
+
+
+def recurrent_layer(cell: str, n_inputs: int, hidden: int, *, bidirectional: bool) -> nn.GRU | nn.LSTM:
+    """One gated layer over (frames, rows, n_inputs), with the first weights of the stack."""
+    layer = _CELLS[cell](n_inputs, hidden, bidirectional=bidirectional)
+    _prepare(layer)
+    return layer
+
+
+def _prepare(recurrent: nn.GRU | nn.LSTM) -> None:
+    for name, weight in recurrent.named_parameters():
+        if name.startswith("weight_hh"):
+            for gate in weight.data.chunk(weight.shape[0] // recurrent.hidden_size):
+                nn.init.orthogonal_(gate)
+        if name.startswith("bias_ih") and isinstance(recurrent, nn.LSTM):
+            # A cell that forgets by half at every frame learns nothing long (Jozefowicz, Zaremba and Sutskever 2015).
+            weight.data[recurrent.hidden_size : 2 * recurrent.hidden_size] = 1.0
 
 
 def n_weights(network: nn.Module) -> int:

@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 import onnx
 from onnx import TensorProto, helper
-from torch import Tensor, nn
 
 from stages.core.denoiser import Denoiser
 from stages.core.features import POWER_FLOOR, level_decay
 from stages.core.onnx_model import FORMAT, OnnxError
+from stages.core.onnx_networks import array, network, network_states
 from stages.core.onnx_nodes import Graph
 from stages.core.spectra import n_bins
 from stages.core.targets import TINY, ComplexMask
@@ -26,11 +26,6 @@ OPSET = 17
 _IR_VERSION = 8
 # A file is one protobuf message, which ends at 2 GiB; a little is left for everything but the weights.
 _MOST_BYTES = 2**31 - 2**20
-# Blocks of rows in a layer's weights, as numbers of PyTorch's blocks: it keeps r, z, n and i, f, g, o; ONNX wants
-# z, r, n and i, o, f, g.
-_GATES = {"gru": (1, 0, 2), "lstm": (0, 3, 1, 2)}
-# What a layer carries over time, in the order of PyTorch and of ONNX.
-_STATES = {"gru": ("hidden",), "lstm": ("hidden", "cell")}
 # Under the root of the magnitude, as in features.magnitude.
 _MAGNITUDE_FLOOR = 1e-12
 # Where ComplexMask.estimate clamps the mask, in terms of the raw output: atanh(tanh(x)) is x, without rounding twice.
@@ -52,7 +47,7 @@ def onnx_graph(denoiser: Denoiser, weights: str) -> onnx.ModelProto:
 
     `weights` is the SHA-256 of the file that the denoiser comes from, by which others can see whether the graph is its.
 
-    Shapes are noisy and estimate (1, frames, bins, 2), level (1, 1, 2), hidden and, of an LSTM, cell (layers, 1, hidden).
+    Shapes are noisy and estimate (1, frames, bins, 2), level (1, 1, 2), hidden and, of an LSTM, cell (layers, 1, units).
     The graph of a bidirectional denoiser has no states: it takes a whole signal.
 
     Raises:
@@ -68,7 +63,7 @@ def onnx_graph(denoiser: Denoiser, weights: str) -> onnx.ModelProto:
     magnitude = graph.add(
         "Sqrt", graph.add("Add", graph.add("ReduceSumSquare", mixture, axes=[-1], keepdims=0), _MAGNITUDE_FLOOR)
     )
-    raw = _network(graph, denoiser, _features(graph, denoiser, mixture, magnitude), streaming=bool(states))
+    raw = network(graph, denoiser, _features(graph, denoiser, mixture, magnitude))
     estimate = _ESTIMATES[denoiser.model.target](graph, denoiser, raw, mixture, magnitude)
     graph.rename(graph.add("Mul", estimate, level), "estimate")
     return _finished(graph, denoiser, states, weights)
@@ -78,8 +73,7 @@ def state_shapes(denoiser: Denoiser) -> dict[str, tuple[int, ...]]:
     """Names and shapes of the states of a denoiser's graph, in the order of its inputs."""
     if denoiser.looks_ahead:
         return {}
-    shape = (denoiser.model.layers, 1, denoiser.model.hidden)
-    return {"level": (1, 1, 2), **{name: shape for name in _STATES[denoiser.model.cell]}}
+    return {"level": (1, 1, 2), **network_states(denoiser)}
 
 
 def _level(graph: Graph, denoiser: Denoiser, *, streaming: bool) -> str:
@@ -116,56 +110,8 @@ def _features(graph: Graph, denoiser: Denoiser, mixture: str, magnitude: str) ->
     if denoiser.target.needs_phase:
         share = graph.add("Unsqueeze", graph.add("Div", found, magnitude), np.array([-1], np.int64))
         found = graph.add("Concat", found, _flat(graph, graph.add("Mul", mixture, share), denoiser), axis=-1)
-    centred = graph.add("Sub", found, _array(denoiser.feature_mean))
-    return graph.add("Div", centred, _array(denoiser.feature_scale))
-
-
-def _network(graph: Graph, denoiser: Denoiser, features: str, *, streaming: bool) -> str:
-    """The network's raw output (1, frames, outputs)."""
-    model, recurrent = denoiser.model, denoiser.network.recurrent
-    names = _STATES[model.cell]
-    # PyTorch's GRU applies the reset gate after the product, like cuDNN.
-    options = {"linear_before_reset": 1} if model.cell == "gru" else {}
-    direction = "forward" if streaming else "bidirectional"
-    sequence = graph.add("Transpose", features, perm=[1, 0, 2])
-    split = streaming and model.layers > 1
-    starts = [graph.add_many("Split", name, n_outputs=model.layers, axis=0) if split else [name] for name in names]
-    ends: list[list[str]] = []
-    for layer in range(model.layers):
-        state = ["", *(start[layer] for start in starts)] if streaming else []
-        weights = _layer_weights(recurrent, layer, _GATES[model.cell])
-        hidden, *end = graph.add_many(
-            model.cell.upper(),
-            sequence,
-            *weights,
-            *state,
-            n_outputs=1 + len(names),
-            hidden_size=model.hidden,
-            direction=direction,
-            **options,
-        )
-        ends.append(end)
-        # (frames, directions, 1, hidden) to (frames, 1, directions · hidden)
-        sequence = graph.reshaped(graph.add("Transpose", hidden, perm=[0, 2, 1, 3]), 0, 1, -1)
-    for name, last in zip(names, zip(*ends, strict=True), strict=True):
-        if streaming:
-            graph.rename(graph.add("Concat", *last, axis=0), f"next_{name}")
-    output = denoiser.network.output
-    product = graph.add("MatMul", sequence, _array(output.weight.T))
-    return graph.add("Transpose", graph.add("Add", product, _array(output.bias)), perm=[1, 0, 2])
-
-
-def _layer_weights(recurrent: nn.Module, layer: int, gates: Sequence[int]) -> list[np.ndarray]:
-    """Weights of the input, of the state, and both biases side by side, each (directions, …) in ONNX's order of gates."""
-    found: list[list[np.ndarray]] = []
-    for direction in ("", "_reverse")[: 2 if recurrent.bidirectional else 1]:
-        arrays = [
-            _array(getattr(recurrent, f"{kind}_l{layer}{direction}"))
-            for kind in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
-        ]
-        ordered = [np.concatenate([np.split(array, len(gates))[gate] for gate in gates]) for array in arrays]
-        found.append([*ordered[:2], np.concatenate(ordered[2:])])
-    return [np.stack(arrays) for arrays in zip(*found, strict=True)]
+    centred = graph.add("Sub", found, array(denoiser.feature_mean))
+    return graph.add("Div", centred, array(denoiser.feature_scale))
 
 
 def _magnitude_estimate(graph: Graph, denoiser: Denoiser, raw: str, mixture: str, magnitude: str) -> str:
@@ -191,8 +137,10 @@ def _mask_estimate(graph: Graph, denoiser: Denoiser, raw: str, mixture: str, mag
 
 def _complex_estimate(graph: Graph, denoiser: Denoiser, raw: str, mixture: str, magnitude: str) -> str:
     """As ComplexMask.estimate."""
-    clipped = graph.add("Clip", raw, -_LARGEST_RAW, _LARGEST_RAW)
-    pairs = graph.reshaped(graph.add("Mul", clipped, ComplexMask.LIMIT), 1, -1, 2, n_bins(denoiser.stft))
+    bins = n_bins(denoiser.stft)
+    one = np.concatenate([np.full(bins, 1 / ComplexMask.LIMIT), np.zeros(bins)]).astype(np.float32)
+    clipped = graph.add("Clip", graph.add("Add", raw, one), -_LARGEST_RAW, _LARGEST_RAW)
+    pairs = graph.reshaped(graph.add("Mul", clipped, ComplexMask.LIMIT), 1, -1, 2, bins)
     (a, b), (c, d) = graph.parts(mixture), graph.parts(graph.add("Transpose", pairs, perm=[0, 1, 3, 2]))
     real = graph.add("Sub", graph.add("Mul", a, c), graph.add("Mul", b, d))
     imaginary = graph.add("Add", graph.add("Mul", a, d), graph.add("Mul", b, c))
@@ -223,10 +171,6 @@ def _flat(graph: Graph, pairs: str, denoiser: Denoiser) -> str:
     return graph.reshaped(graph.add("Transpose", pairs, perm=[0, 1, 3, 2]), 1, -1, 2 * n_bins(denoiser.stft))
 
 
-def _array(weight: Tensor) -> np.ndarray:
-    return np.asarray(weight.detach().cpu().numpy(), np.float32)
-
-
 def _finished(graph: Graph, denoiser: Denoiser, states: dict[str, tuple[int, ...]], weights: str) -> onnx.ModelProto:
     spectrum = (1, "frames", n_bins(denoiser.stft), 2)
     inputs = [_value("noisy", spectrum), *(_value(name, shape) for name, shape in states.items())]
@@ -254,6 +198,7 @@ def _properties(denoiser: Denoiser, states: dict[str, tuple[int, ...]]) -> dict[
         "window": "sqrt_hann_periodic",
         "bins": n_bins(stft),
         "target": model.target,
+        "network": model.network,
         "cell": model.cell,
         "compression": model.compression,
         "level_decay": level_decay(denoiser.frames_per_second),

@@ -167,6 +167,8 @@ class Shard(Section):
 class Model(Section):
     """The network."""
 
+    network: Literal["stack", "bands"]
+    n_bands: Annotated[int, Field(ge=1, le=512)]
     target: Literal["magnitude", "subtraction", "irm", "ibm", "crm"]
     cell: Literal["gru", "lstm"]
     layers: Annotated[int, Field(ge=1, le=16)]
@@ -176,10 +178,27 @@ class Model(Section):
     compression: Annotated[float, Field(ge=0.1, le=1)]
 
 
+class Remix(Section):
+    """Mixtures put together anew while training."""
+
+    probability: Share
+    snr_db: DecibelRange
+    speech_only_share: Share
+    noise_only_share: Share
+    equalisation_db: Annotated[float, Field(ge=0, le=40)]
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.speech_only_share + self.noise_only_share > 1:
+            raise ValueError("speech_only_share and noise_only_share may not come to more than 1 together")
+        return self
+
+
 class Train(Section):
     """The training."""
 
     seed: Seed
+    init_from: str
     loss: Literal["mse", "bce", "compressed"]
     n_epochs: Count
     batch_size: Count
@@ -189,6 +208,7 @@ class Train(Section):
     weight_decay: Annotated[float, Field(ge=0, le=1)]
     clip_norm: Annotated[float, Field(gt=0)]
     patience: Count
+    remix: Remix
 
 
 class Evaluate(Section):
@@ -266,6 +286,11 @@ class Parameters(Section):
         ):
             if corpus.valid_share + corpus.test_share >= 1:
                 raise ValueError(f"download.{name}: valid_share and test_share leave nothing to train on")
+        if self.model.network == "bands" and self.model.n_bands > (self.stft.n_fft // 2 + 1) // 2:
+            raise ValueError(
+                f"model.n_bands {self.model.n_bands} is too many: a band takes at least 2 of the "
+                f"{self.stft.n_fft // 2 + 1} bins that stft.n_fft {self.stft.n_fft} gives"
+            )
         if self.mix.low_pass.cutoff_hz[0] <= 0 or self.mix.low_pass.cutoff_hz[1] > self.audio.sample_rate / 2:
             raise ValueError("mix.low_pass.cutoff_hz must lie above 0 and not above half of audio.sample_rate")
         if self.mix.reverberation.rt60_s[0] <= 0:

@@ -115,11 +115,12 @@ class ComplexMask(Target):
         """The compressed real parts, then the compressed imaginary parts."""
         power = magnitude(mixture).square() + TINY**2
         mask = torch.view_as_real(speech * mixture.conj()) / power.unsqueeze(-1)
-        return self.activated(torch.cat([mask[..., 0], mask[..., 1]], dim=-1) / self.LIMIT, mixture)
+        return self.LIMIT * (torch.cat([mask[..., 0], mask[..., 1]], dim=-1) / self.LIMIT).tanh()
 
     def activated(self, raw: Output, mixture: Spectrum) -> Output:
-        """Compressed parts lie between -K and K."""
-        return self.LIMIT * raw.tanh()
+        """Compressed parts between -K and K; a mask of 1, which changes nothing, where the network puts out 0."""
+        real, imaginary = raw.chunk(2, dim=-1)
+        return self.LIMIT * torch.cat([real + 1 / self.LIMIT, imaginary], dim=-1).tanh()
 
     def estimate(self, activated: Output, mixture: Spectrum) -> Spectrum:
         """The mixture times the mask, which brings its own phase."""

@@ -19,6 +19,7 @@ from stages.core.errors import DenoisingError
 from stages.core.files import written
 from stages.core.losses import LOSSES
 from stages.core.parameters import Train
+from stages.core.remixing import remixed
 from stages.core.seeds import generator
 from stages.core.shards import ShardReader
 
@@ -100,7 +101,7 @@ class Trainer:
         values = _saved(state)
         if values:
             self._resume(values)
-        else:
+        elif not self.settings.init_from:  # weights from elsewhere know their own statistics
             order = generator(self.settings.seed, "standardise").permutation(len(self.train))[:_STANDARDISING]
             self.denoiser.standardise(batch.mixture for batch in self._batches(self.train, order.tolist()))
         done = len(self.progress.epochs) * self.steps_per_epoch
@@ -130,7 +131,7 @@ class Trainer:
         order = generator(self.settings.seed, "order", number).permutation(len(self.train))
         self.denoiser.train()
         total, rate = 0.0, 0.0
-        for place, batch in enumerate(self._batches(self.train, order.tolist())):
+        for place, batch in enumerate(self._batches(self.train, order.tolist(), epoch=number)):
             rate = self._learning_rate(number * self.steps_per_epoch + place)
             total += self._step(batch, rate) * len(batch.mixture)
             bar.update()
@@ -180,20 +181,22 @@ class Trainer:
             snrs += (10 * torch.log10(power / error.clamp_min(1e-20))).tolist()
         return losses / len(self.valid), float(np.mean(snrs))
 
-    def _batches(self, reader: ShardReader, order: Sequence[int]) -> Iterator[Batch]:
-        """Batches in the given order; the next is read while this one is worked on."""
+    def _batches(self, reader: ShardReader, order: Sequence[int], epoch: int | None = None) -> Iterator[Batch]:
+        """Batches in the given order, remixed if for an `epoch`; the next is read while this one is worked on."""
         size = self.settings.batch_size
         parts = [list(order[first : first + size]) for first in range(0, len(order), size)]
         with ThreadPoolExecutor(max_workers=1) as pool:
-            waiting = pool.submit(self._read, reader, parts[0])
-            for part in [*parts[1:], None]:
+            waiting = pool.submit(self._read, reader, parts[0], epoch, 0)
+            for place in range(len(parts)):
                 current = waiting.result()
-                if part is not None:
-                    waiting = pool.submit(self._read, reader, part)
+                if place + 1 < len(parts):
+                    waiting = pool.submit(self._read, reader, parts[place + 1], epoch, place + 1)
                 yield Batch(*(tensor.to(self.device, non_blocking=True) for tensor in current))
 
-    def _read(self, reader: ShardReader, places: list[int]) -> Batch:
+    def _read(self, reader: ShardReader, places: list[int], epoch: int | None, number: int) -> Batch:
         both = reader.batch(places)
+        if epoch is not None and self.settings.remix.probability:
+            both = remixed(both, generator(self.settings.seed, "remix", epoch, number), self.settings.remix)
         level, _ = self.denoiser.levels(both[:, :, 0])
         both /= level[:, :, None]
         mixture, speech = torch.from_numpy(both).unbind(2)
