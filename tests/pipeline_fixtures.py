@@ -6,10 +6,12 @@ import sys
 from pathlib import Path
 
 import pytest
+from denoised_files import weights
 from small_pipeline import ROOT, SMALL, STAGES, Command, Ended, Pipeline, fresh, put_parameters
 
 from stages.core.checkpoint import worker_denoiser
-from stages.core.runtime import run_stage
+from stages.core.engines import loaded
+from stages.core.runtime import run_command, run_stage
 
 
 @pytest.fixture(scope="session")
@@ -39,18 +41,30 @@ def repository_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
+def untrained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A model at the usual place below the working directory, which holds nothing else."""
+    folder = tmp_path / "work"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    return weights()
+
+
+@pytest.fixture
 def command(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Command:
     """Runs `python -m stages.NAME ARGUMENTS` in the working directory, but within this process."""
 
     def run(name: str, *arguments: str | Path) -> Ended:
         module = importlib.import_module(f"stages.{name}")
         worker_denoiser.cache_clear()
+        loaded.cache_clear()
+        # It takes locks of its own, since commands with other outputs may run side by side.
+        start = run_command if name == "denoise" else run_stage
         capfd.readouterr()
         with monkeypatch.context() as patch:
             patch.setattr(sys, "argv", [f"stages.{name}", *map(str, arguments)])
             patch.delenv("DVC_STAGE", raising=False)
             try:
-                run_stage(name, module.main)
+                start(name, module.main)
             except SystemExit as ending:
                 return Ended(int(ending.code or 0), *capfd.readouterr())
         return Ended(0, *capfd.readouterr())
