@@ -51,7 +51,8 @@ def run(
     denoiser = Denoiser(model, stft, sample_rate)
     if settings.init_from:
         start_from(Path(settings.init_from), denoiser)
-    print(f"{model.network}, {model.cell} x {model.layers}, {n_weights(denoiser):,} weights, on {device}; {len(train)} mixtures")
+    size = f"{model.cell} x {model.layers}, {n_weights(denoiser):,} weights"
+    print(f"{model.network}, {size}, on {device}; {len(train)} mixtures")
     key = _key(settings, model, stft, sample_rate, shards_dir, device)
     progress = Trainer(denoiser, settings, train, valid, device).run(state_dir / key / "state.pt")
     save_checkpoint(checkpoint, denoiser, settings.model_dump() | {"epoch": progress.best_epoch.epoch})

@@ -15,7 +15,6 @@ from stages.core.parameters import Mix, Model, Stft, Train
 torch.set_num_threads(1)
 
 RATE = 16000
-NO_REMIX = {"probability": 0.0, "snr_db": [-5, 20], "speech_only_share": 0.0, "noise_only_share": 0.0, "equalisation_db": 0.0}
 STFT = Stft(n_fft=64, win_length=64, hop_length=32)
 # Examples are drawn from the name of the test, so that a run on another day or machine draws the same ones.
 law = settings(derandomize=True, deadline=None, max_examples=25)
@@ -24,16 +23,22 @@ few = settings(law, max_examples=8)
 
 def model(**changes: Any) -> Model:
     """A network small enough for a test."""
-    values = {"network": "stack", "n_bands": 4, "target": "irm", "cell": "gru", "layers": 1, "hidden": 8, "bidirectional": False, "dropout": 0.0}
-    return Model.model_validate(values | {"compression": 0.3} | changes)
+    values = {"network": "stack", "n_bands": 4, "target": "irm", "cell": "gru", "layers": 1, "hidden": 8}
+    values |= {"bidirectional": False, "dropout": 0.0, "compression": 0.3}
+    return Model.model_validate(values | changes)
 
 
 def train(**changes: Any) -> Train:
     """A training small enough for a test."""
-    values = {"seed": 1, "init_from": "", "loss": "compressed", "n_epochs": 3, "batch_size": 4, "learning_rate": 0.01, "warmup_share": 0.1}
-    values |= {"final_learning_rate_share": 0.02, "weight_decay": 0.0001, "clip_norm": 1.0, "patience": 5}
-    values |= {"remix": NO_REMIX}
-    return Train.model_validate(values | changes)
+    values = {"seed": 1, "init_from": "", "loss": "compressed", "n_epochs": 3, "batch_size": 4, "learning_rate": 0.01}
+    values |= {"warmup_share": 0.1, "final_learning_rate_share": 0.02, "weight_decay": 0.0001, "clip_norm": 1.0, "patience": 5}
+    return Train.model_validate(values | {"crop_s": 0.0, "remix": remix()} | changes)
+
+
+def remix(**changes: Any) -> dict[str, Any]:
+    """Remixing that does nothing unless `changes` say otherwise, as params.yaml has it."""
+    values = {"probability": 0.0, "snr_db": [-5, 20], "speech_only_share": 0.0, "noise_only_share": 0.0}
+    return values | {"equalisation_db": 0.0} | changes
 
 
 def mix(**changes: Any) -> Mix:

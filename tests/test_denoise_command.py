@@ -293,7 +293,8 @@ def test_content_decides_and_not_dates(untrained: Path, command: Command) -> Non
 
 
 @pytest.mark.parametrize(
-    "change", [["--attenuation-limit", "6"], ["--mix", "0.1"], ["--engine", "torch"], ["--overwrite"], "model", "edited", "gone"]
+    "change",
+    [["--attenuation-limit", "6"], ["--mix", "0.1"], ["--engine", "torch"], ["--overwrite"], "model", "edited", "gone"],
 )
 def test_whatever_decides_the_output_makes_it_anew(untrained: Path, command: Command, change: list[str] | str) -> None:
     recorded(Path("in/a.wav"))

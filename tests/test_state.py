@@ -22,8 +22,9 @@ def trainer(denoiser, *rest):
     print(digest(*(weight.numpy().tobytes() for weight in denoiser.state_dict().values())))
     raise Stop
 train.Trainer, train.ShardReader, train._key = trainer, lambda path: [], lambda *rest: ""
-settings = Train.model_construct(seed=1)
-model = Model(network="stack", n_bands=4, target="irm", cell="gru", layers=1, hidden=128, bidirectional=False, dropout=0.0, compression=0.3)
+settings = Train.model_construct(seed=1, init_from="")
+rest = {"bidirectional": False, "dropout": 0.0, "compression": 0.3}
+model = Model(network="stack", n_bands=4, target="irm", cell="gru", layers=1, hidden=128, **rest)
 try:
     path = Path("x")
     stft = Stft(n_fft=512, win_length=512, hop_length=256)

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from specimens import RATE, STFT, hiss, model, train, voiced
+from specimens import RATE, STFT, hiss, model, remix, train, voiced
 
 from stages.core.denoiser import Denoiser
 from stages.core.parameters import Model, Stft, Train
@@ -22,6 +22,7 @@ KINDS = [
     model(),
     model(cell="lstm", layers=2, dropout=0.5),
     model(target="crm", layers=2, dropout=0.2, bidirectional=True),
+    model(network="bands", target="crm", layers=2),
 ]
 
 
@@ -198,17 +199,18 @@ def test_every_setting_has_a_state_of_its_own(shards: Path, tmp_path: Path) -> N
         *(key(settings=train(**{name: value})) for name, value in {
             "seed": 2, "loss": "mse", "n_epochs": 4, "batch_size": 5, "learning_rate": 0.02, "warmup_share": 0.2,
             "final_learning_rate_share": 0.03, "weight_decay": 0.1, "clip_norm": 2.0, "patience": 6,
+            "remix": remix(probability=0.5), "init_from": str(other / "train" / "index.csv"),
         }.items()),
         *(key(network=model(**{name: value})) for name, value in {
-            "target": "crm", "cell": "lstm", "layers": 2, "hidden": 9, "bidirectional": True, "dropout": 0.1,
-            "compression": 0.5,
+            "network": "bands", "n_bands": 5, "target": "crm", "cell": "lstm", "layers": 2, "hidden": 9, "bidirectional": True,
+            "dropout": 0.1, "compression": 0.5,
         }.items()),
         key(stft=Stft(n_fft=128, win_length=64, hop_length=32)),
         key(sample_rate=8000),
         key(folder=other),
         key(device="cuda"),
     ]  # fmt: skip
-    assert len(set(found)) == len(found) == 22
+    assert len(set(found)) == len(found) == 26
     assert key() == found[0]
 
 

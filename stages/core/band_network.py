@@ -4,7 +4,7 @@ import math
 from itertools import pairwise
 
 import torch
-from jaxtyping import Float32, Int64
+from jaxtyping import Float32
 from torch import Tensor, nn
 from torch.nn.functional import pad, silu
 
@@ -53,25 +53,26 @@ class BandNetwork(nn.Module):
         """The outputs and the state after the last frame: (layers, batch, bands · hidden), two such tensors for LSTM."""
         batch = inputs.shape[0]
         bands = self.split(self._banded(inputs))  # (bands, frames · batch, hidden)
-        befores = _each_round(state, len(self.rounds))
+        parts = (state,) if isinstance(state, Tensor) else state
+        befores = zip(*(part.chunk(len(self.rounds)) for part in parts), strict=True) if parts else [None] * len(self.rounds)
         afters = []
         for round_, before in zip(self.rounds, befores, strict=True):
             bands, after = round_(bands, batch, before)
             afters.append(after)
         numbers = self.output(silu(self.merge(self.norm(bands))))
-        return self._unbanded(numbers, batch), _all_rounds(afters)
+        first, *second = (torch.cat(part) for part in zip(*afters, strict=True))
+        return self._unbanded(numbers, batch), (first, second[0]) if second else first
 
     def _banded(self, inputs: Float32[Tensor, "batch frames inputs"]) -> Float32[Tensor, "bands rows numbers"]:
         """The numbers of each band's bins, zeros where a band is narrower than the widest."""
         batch, frames, _ = inputs.shape
         bins = inputs.transpose(0, 1).reshape(frames * batch, self.inputs_per_bin, -1)
         places = pad(bins, (0, 1)).index_select(2, self.bin_of_place)
-        return places.unflatten(2, (-1, self.widest)).permute(2, 0, 1, 3).flatten(2)
+        banded: Tensor = places.unflatten(2, (-1, self.widest)).permute(2, 0, 1, 3).flatten(2)
+        return banded
 
-    def _unbanded(
-        self, numbers: Float32[Tensor, "bands rows numbers"], batch: int
-    ) -> Float32[Tensor, "batch frames outputs"]:
-        places = numbers.unflatten(2, (self.outputs_per_bin, self.widest)).permute(1, 2, 0, 3).flatten(2)
+    def _unbanded(self, numbers: Float32[Tensor, "bands rows numbers"], batch: int) -> Float32[Tensor, "batch frames outputs"]:
+        places: Tensor = numbers.unflatten(2, (self.outputs_per_bin, self.widest)).permute(1, 2, 0, 3).flatten(2)
         bins = places.index_select(2, self.place_of_bin)  # (frames · batch, outputs_per_bin, bins)
         return bins.reshape(-1, batch, bins.shape[1] * bins.shape[2]).transpose(0, 1)
 
@@ -89,14 +90,17 @@ class Round(nn.Module):
         self.across = GatedSums(settings.n_bands)
         self.dropout = nn.Dropout(settings.dropout)
 
-    def forward(self, bands: Bands, batch: int, state: State | None) -> tuple[Bands, State]:
+    def forward(self, bands: Bands, batch: int, state: tuple[Tensor, ...] | None) -> tuple[Bands, tuple[Tensor, ...]]:
         """The bands of all frames after this round, and the state of its recurrence over time."""
         n_bands, _, hidden = bands.shape
         steps = self.time_norm(bands).reshape(n_bands, -1, batch, hidden).permute(1, 2, 0, 3).flatten(1, 2)
-        remembered, state = self.time(steps, _rows(state, hidden))  # (frames, batch · bands, hidden)
+        rows = [part.reshape(len(part), batch * n_bands, hidden) for part in state or ()]
+        remembered, after = self.time(steps, (tuple(rows) if len(rows) > 1 else rows[0]) if rows else None)
         change = self.time_output(remembered).unflatten(1, (batch, n_bands)).permute(2, 0, 1, 3).flatten(1, 2)
         bands = bands + self.dropout(change)
-        return bands + self.dropout(self.across(self.band_norm(bands))), _flat(state, batch)
+        bands = bands + self.dropout(self.across(self.band_norm(bands)))
+        after = (after,) if isinstance(after, Tensor) else after
+        return bands, tuple(part.reshape(len(part), batch, -1) for part in after)
 
 
 class GatedSums(nn.Module):
@@ -142,34 +146,3 @@ def band_edges(n_bands: int, n_bins: int, sample_rate: int) -> list[int]:
         most = n_bins - _NARROWEST * (n_bands - band)
         edges.append(min(max(edges[-1] + _NARROWEST, round(share * (n_bins - 1))), most))
     return [*edges, n_bins]
-
-
-def _each_round(state: State | None, n_rounds: int) -> list[State | None]:
-    if state is None:
-        return [None] * n_rounds
-    if isinstance(state, Tensor):
-        return list(state.chunk(n_rounds))
-    return list(zip(*(part.chunk(n_rounds) for part in state), strict=True))
-
-
-def _all_rounds(states: list[State]) -> State:
-    """The states of all rounds in one tensor, or two."""
-    if isinstance(states[0], Tensor):
-        return torch.cat(states)
-    return torch.cat([state[0] for state in states]), torch.cat([state[1] for state in states])
-
-
-def _rows(state: State | None, hidden: int) -> State | None:
-    """(ways, batch, bands · hidden) to (ways, batch · bands, hidden)."""
-    if state is None:
-        return None
-    if isinstance(state, Tensor):
-        return state.reshape(len(state), -1, hidden)
-    return state[0].reshape(len(state[0]), -1, hidden), state[1].reshape(len(state[1]), -1, hidden)
-
-
-def _flat(state: State, batch: int) -> State:
-    """The way back from `_rows`."""
-    if isinstance(state, Tensor):
-        return state.reshape(len(state), batch, -1)
-    return state[0].reshape(len(state[0]), batch, -1), state[1].reshape(len(state[1]), batch, -1)

@@ -72,9 +72,9 @@ def start_from(path: Path, denoiser: Denoiser) -> None:
     found, _ = load_checkpoint(path)
     differences = [f"audio.sample_rate={found.sample_rate}"] if found.sample_rate != denoiser.sample_rate else []
     for name, theirs, ours in (("model", found.model, denoiser.model), ("stft", found.stft, denoiser.stft)):
-        wanted = ours.model_dump() | {"dropout": None}
-        values = (theirs.model_dump() | {"dropout": None}).items()
-        differences += [f"{name}.{key}={value}" for key, value in values if value != wanted[key]]
+        free = {"dropout"} if denoiser.model.network == "bands" else {"dropout", "n_bands"}
+        wanted, values = ours.model_dump(), theirs.model_dump(exclude=free)
+        differences += [f"{name}.{key}={value}" for key, value in values.items() if value != wanted[key]]
     if differences:
         raise CheckpointError(
             f"{path}: train.init_from needs weights of the same model, and these have {', '.join(differences)}; "

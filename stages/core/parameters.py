@@ -208,6 +208,7 @@ class Train(Section):
     weight_decay: Annotated[float, Field(ge=0, le=1)]
     clip_norm: Annotated[float, Field(gt=0)]
     patience: Count
+    crop_s: Annotated[float, Field(ge=0, le=60)]
     remix: Remix
 
 

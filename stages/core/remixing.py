@@ -1,4 +1,4 @@
-"""Remixing: new mixtures out of the speech and the noise of a batch, so that no epoch is like another (Défossez et al. 2020)."""
+"""Remixing (Défossez et al. 2020): new mixtures of the speech and the noise in a batch, so that no epoch is like another."""
 
 import numpy as np
 from jaxtyping import Complex64, Float32
@@ -18,17 +18,18 @@ def remixed(both: Spectra, random: np.random.Generator, settings: Remix) -> Spec
     and the ratio of their powers anew; of these some lose their noise and some their speech. The others stay as they are.
     """
     n_mixtures, _, _, n_bins = both.shape
-    hit = random.random(n_mixtures) < settings.probability
+    hit = np.asarray(random.random(n_mixtures) < settings.probability)
     speech, noise = both[:, :, 1], both[:, :, 0] - both[:, :, 1]
     noise = noise[random.permutation(n_mixtures)]
     speech, noise = (part * _colours(random, n_mixtures, n_bins, settings.equalisation_db) for part in (speech, noise))
-    snr_db = random.uniform(*settings.snr_db, n_mixtures)
+    snr_db = random.uniform(settings.snr_db[0], settings.snr_db[1], n_mixtures)
     ratio = _power(speech) / np.maximum(_power(noise), _TINY) / 10 ** (snr_db / 10)
     noise = noise * np.sqrt(ratio).astype(np.float32)[:, None, None]
     kind = random.random(n_mixtures)
     speech[kind < settings.noise_only_share] = 0
     noise[kind >= 1 - settings.speech_only_share] = 0
-    return np.where(hit[:, None, None, None], np.stack([speech + noise, speech], axis=2), both)
+    new: np.ndarray = np.where(hit[:, None, None, None], np.stack([speech + noise, speech], axis=2), both)
+    return new
 
 
 def _colours(random: np.random.Generator, n_mixtures: int, n_bins: int, range_db: float) -> Float32[np.ndarray, "batch 1 bins"]:
@@ -40,4 +41,4 @@ def _colours(random: np.random.Generator, n_mixtures: int, n_bins: int, range_db
 
 
 def _power(spectra: Complex64[np.ndarray, "batch frames bins"]) -> np.ndarray:
-    return np.sum(spectra.real**2 + spectra.imag**2, axis=(1, 2), dtype=np.float64)
+    return np.asarray(np.sum(spectra.real**2 + spectra.imag**2, axis=(1, 2), dtype=np.float64))

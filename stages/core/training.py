@@ -195,12 +195,22 @@ class Trainer:
 
     def _read(self, reader: ShardReader, places: list[int], epoch: int | None, number: int) -> Batch:
         both = reader.batch(places)
-        if epoch is not None and self.settings.remix.probability:
-            both = remixed(both, generator(self.settings.seed, "remix", epoch, number), self.settings.remix)
+        if epoch is not None:
+            both = self._augmented(both, generator(self.settings.seed, "remix", epoch, number))
         level, _ = self.denoiser.levels(both[:, :, 0])
-        both /= level[:, :, None]
+        both = both / level[:, :, None]
         mixture, speech = torch.from_numpy(both).unbind(2)
         return Batch(mixture.contiguous(), speech.contiguous(), torch.from_numpy(level))
+
+    def _augmented(self, both: np.ndarray, random: np.random.Generator) -> np.ndarray:
+        """The batch remixed, and cut: short pieces cost less, and the more steps they leave time for teach more."""
+        if self.settings.remix.probability:
+            both = remixed(both, random, self.settings.remix)
+        n_frames = round(self.settings.crop_s * self.denoiser.frames_per_second)
+        if not 0 < n_frames < both.shape[1]:
+            return both
+        start = int(random.integers(both.shape[1] - n_frames + 1))
+        return both[:, start : start + n_frames]
 
     def _learning_rate(self, step: int) -> float:
         """Rises in a line to the highest rate, then falls along half a cosine (Loshchilov and Hutter 2017)."""
