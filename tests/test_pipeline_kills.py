@@ -186,7 +186,7 @@ def test_a_killed_stage_leaves_no_process_and_is_made_again(
         output = run.end(victim)
         assert run.all_ended(1.0), (victim, name)
         if victim == "worker":
-            assert "a worker process was ended from outside" in output
+            assert "worker process was ended from outside" in output
             assert "Traceback" not in output
     assert_mended(copied, stage, finished)
 
