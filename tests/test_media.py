@@ -369,4 +369,5 @@ def test_media_files_are_found_once(tmp_path: Path) -> None:
         (tmp_path / name).touch()
     (tmp_path / "sub" / "loop").symlink_to(tmp_path)
     (tmp_path / "gone.wav").symlink_to(tmp_path / "nowhere.wav")
-    assert media.media_files(tmp_path) == [tmp_path / "a.mp4", tmp_path / "b.WAV", tmp_path / "sub" / "c.mkv"]
+    # A link that leads nowhere is listed, so that the report names it.
+    assert media.media_files(tmp_path) == [tmp_path / name for name in ("a.mp4", "b.WAV", "gone.wav", "sub/c.mkv")]
