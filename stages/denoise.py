@@ -1,106 +1,158 @@
-"""Denoises a file or a folder of recordings: `python -m stages.denoise INPUT OUTPUT [--model PATH]`.
+"""Denoises recordings, a file or a folder of them, or a live signal.
 
-Reads: denoise.input (data/inbox), models/denoiser.safetensors or denoise.model; data/mixtures/test/ for examples.
-Writes: data/denoised/, with the folders and names of the input.
+Reads: denoise.input (data/inbox), denoise.model; data/mixtures/test/noisy/ for examples.
+Writes: data/denoised/, with the folders and names of the input, and denoise-report.csv.
 Params: denoise.
 
-As a stage (without arguments) it takes input and model from params.yaml, and puts a few test mixtures into an inbox in which
-there is no sound file yet, so that a first run has something to show.
+As a stage, without INPUT, it takes everything from params.yaml, and puts a few test mixtures into an inbox in which there is
+nothing yet, so that a first run has something to show.
 """
 
 import argparse
+import os
 import shutil
 import sys
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
-from stages.core.audio import AudioError, file_format, read_audio, sound_files, write_audio
-from stages.core.checkpoint import load_checkpoint, worker_denoiser
-from stages.core.enhancement import enhanced
+from tqdm import tqdm
+
+from stages.core.batch import REPORT, Job, Ledger, Outcome, jobs, report
+from stages.core.command import Options, parser
+from stages.core.engines import loaded
 from stages.core.errors import DenoisingError
-from stages.core.files import digest, shown
+from stages.core.files import code_digest, digest, file_digest, shown, write_text
+from stages.core.live import PcmFormat, denoise_stream, wav_format
+from stages.core.media import media_files, reader, writer
 from stages.core.parameter_file import read_parameters
-from stages.core.runtime import parallel, run_stage
+from stages.core.runtime import alone, completed, run_command
+from stages.core.streaming import StreamingDenoiser, Strength
 
 OUTPUT_DIR = Path("data/denoised")
 INBOX = Path("data/inbox")
 EXAMPLES_DIR = Path("data/mixtures/test/noisy")
-N_EXAMPLES = 3
+LEDGER_DIR = Path(".cache/denoised")
+LOCKS_DIR = Path(".cache/locks")
 DEFAULT_MODEL = Path("models/denoiser.safetensors")
+N_EXAMPLES = 3
+# Seconds that are read, denoised and written at a time: long enough that Python's own time does not count.
+BLOCK_S = 5
+# Longest wait of a live signal for its next block.
+LIVE_BLOCK_S = 0.1
 
 
 class DenoiseError(DenoisingError):
     """Recordings that could not be denoised."""
 
 
-def run(source: Path, target: Path, model: Path, n_jobs: int) -> None:
-    """Denoises the sound file `source`, or every sound file below the folder `source`, into `target`.
+def run(
+    source: Path, target: Path, options: Options, ledger: Ledger, n_jobs: int, *, overwrite: bool, table: Path | None
+) -> None:
+    """Denoises every recording in the file or folder `source` into `target`, all that is not done already.
+
+    `table` is where the report goes, None for the default.
 
     Raises:
-        DenoiseError: no sound file was found, the output would overwrite the input, or a file failed; all others are
-            denoised all the same, and every failure is named.
+        DenoiseError: recordings failed; all others are denoised all the same, and the report names each failure.
+        SystemExit: no recording was found (exit code 2).
     """
-    jobs = _jobs(source, target)
-    load_checkpoint(model)
-    others = _passed_over(source)
+    began = time.monotonic()
+    found, others = jobs(source, target)
     if others:
-        print(f"passed over {len(others)} files that are no sound files by their name: {', '.join(others)}")
-    results = parallel(partial(_denoise, model), jobs, n_jobs=n_jobs, description="denoising")
-    for message in results:
-        if message and not message.startswith("error:"):
-            print(shown(message))
-    failures = [message.removeprefix("error:") for message in results if message.startswith("error:")]
-    print(f"denoised {len(jobs) - len(failures)} of {len(jobs)} files into {target}")
-    if failures:
-        raise DenoiseError(
-            f"{len(failures)} of {len(jobs)} files failed:" + "".join(f"\n  {shown(failure.strip())}" for failure in failures)
-        )
+        print(f"passed over {len(others)} files that are no sound or video files by their name: {shown(', '.join(others))}")
+    if not found:
+        print(f"error: {shown(source)}: no sound or video files in this folder.", file=sys.stderr)
+        raise SystemExit(2)
+    if loaded(options.model, options.engine).looks_ahead:
+        print("This model looks ahead: recordings are denoised in windows of 8 s that overlap by 2 s on either side.")
+    settings = digest(options.described(), file_digest(options.model), code_digest())
+    work = partial(_worked, options, ledger, settings, overwrite)
+    outcomes = _with_progress(completed(work, found, n_jobs=n_jobs), found)
+    place = table or (target / REPORT if source.is_dir() else None)
+    if place:
+        write_text(place, report(outcomes))
+    print(summary(outcomes, target, place, time.monotonic() - began))
+    failed = sum(one.status == "failed" for one in outcomes)
+    if failed:
+        raise DenoiseError(f"{failed} of {len(outcomes)} files failed, as listed above.")
 
 
-def _jobs(source: Path, target: Path) -> list[tuple[Path, Path]]:
-    if source.is_file():
-        jobs = [(source, target / source.name if target.is_dir() or not target.suffix else target)]
-    elif source.is_dir():
-        _check_apart(source, target)
-        jobs = [(path, target / path.relative_to(source)) for path in sound_files(source)]
-    else:
-        raise DenoiseError(f"{source}: no such file or folder.")
-    if not jobs:
-        raise DenoiseError(f"{source}: no sound files (such as .wav, .flac, .ogg or .mp3) in this folder.")
-    for path, output in jobs:
-        if path.resolve() == output.resolve():
-            raise DenoiseError(f"{path} would be overwritten: name an output other than the input.")
-        if path.suffix.lower() != output.suffix.lower():
-            raise DenoiseError(f"{output}: the format stays that of {path}; name an output that ends in {path.suffix}.")
-    return jobs
-
-
-def _check_apart(source: Path, target: Path) -> None:
-    """Refuses folders that lie in each other: an output could take the place of a recording, or become one."""
-    inner, outer = target.resolve(), source.resolve()
-    if inner != outer and (inner.is_relative_to(outer) or outer.is_relative_to(inner)):
-        raise DenoiseError(
-            f"{target} and {source} lie in each other, and recordings could be overwritten: name a folder apart."
-        )
-
-
-def _passed_over(source: Path) -> list[str]:
-    """The files below a folder that are no sound files by their name; hidden ones do not count."""
-    found = set(source.rglob("*")) - set(sound_files(source)) if source.is_dir() else set()
-    named = sorted(path.relative_to(source) for path in found if path.is_file())
-    return [shown(path) for path in named if not any(part.startswith(".") for part in path.parts)]
-
-
-def _denoise(model: Path, job: tuple[Path, Path]) -> str:
-    """Denoises one file; an empty message, a remark, or 'error:' and the reason."""
-    path, output = job
+def _worked(options: Options, ledger: Ledger, settings: str, overwrite: bool, job: Job) -> Outcome:
+    """Denoises one recording unless it is done; a recording that cannot be is an outcome, not an error."""
     try:
-        form = file_format(path)
-        noisy, sample_rate = read_audio(path)
-        clipped = write_audio(output, enhanced(noisy, sample_rate, worker_denoiser(model)), sample_rate, form)
-    except AudioError as error:
-        return f"error:{error}"
-    return f"{output}: {clipped} samples were clipped at full scale" if clipped else ""
+        key = ledger.key(job, settings)
+        done = None if overwrite else ledger.found(key, job)
+        return done or ledger.add(key, job, *_denoised(options, job))
+    except DenoisingError as error:
+        return Outcome(job.name, "failed", "", 0.0, [str(error)])
+    except OSError as error:
+        return Outcome(job.name, "failed", "", 0.0, [f"{error.filename or job.source}: {error.strerror or error}"])
+
+
+def _denoised(options: Options, job: Job) -> tuple[Path, float, list[str]]:
+    """Denoises one recording block by block; its output, its length in seconds, and what there is to say."""
+    with reader(job.source) as source:
+        stream = StreamingDenoiser(
+            loaded(options.model, options.engine), source.sample_rate, source.n_channels, strength=options.strength
+        )
+        n_samples = 0
+        with writer(job.target, like=source) as sink:
+            for block in source.blocks(BLOCK_S * source.sample_rate):
+                n_samples += len(block)
+                sink.write(stream.process(block))
+            sink.write(stream.flush())
+        return sink.path, n_samples / source.sample_rate, [*source.remarks, *sink.remarks]
+
+
+def _with_progress(found: Iterator[tuple[int, Outcome]], work: Sequence[Job]) -> list[Outcome]:
+    """All outcomes in the order of their names, with progress on the way: files, hours of sound, speed, time left."""
+    outcomes = []
+    with tqdm(total=sum(job.n_bytes for job in work), unit="B", unit_scale=True, desc="denoising", disable=None) as bar:
+        for place, outcome in found:
+            outcomes.append(outcome)
+            hours = sum(one.seconds for one in outcomes if one.status == "denoised") / 3600
+            speed = 3600 * hours / max(bar.format_dict["elapsed"], 1e-3)
+            bar.set_postfix_str(f"{len(outcomes)} of {len(work)} files, {hours:.2f} h, {speed:.0f} x real time")
+            bar.update(work[place].n_bytes)
+    return sorted(outcomes, key=lambda one: one.name)
+
+
+def summary(outcomes: Sequence[Outcome], target: Path, place: Path | None, seconds: float) -> str:
+    """What became of all recordings, for people: what there is to say of each, and a table of how many."""
+    counts = Counter(one.status for one in outcomes)
+    length = sum(one.seconds for one in outcomes if one.status == "denoised")
+    lines = [f"{one.name}: {'; '.join(one.remarks)}" for one in outcomes if one.remarks and one.status == "denoised"]
+    lines += [
+        f"{counts['denoised']:>7} denoised into {target}, {length / 3600:.2f} h of sound, {length / seconds:.0f} x real time"
+    ]
+    lines += [f"{counts['kept']:>7} kept, which were done already"] if counts["kept"] else []
+    lines += [f"{counts['failed']:>7} failed:"] if counts["failed"] else []
+    lines += [f"          {one.remarks[0]}" for one in outcomes if one.status == "failed"]
+    lines += [f"report: {place}"] if place else []
+    return "\n".join(shown(line) for line in lines)
+
+
+def live(options: Options, arguments: argparse.Namespace) -> None:
+    """Denoises standard input to standard output: raw samples where a rate is given, a WAV stream otherwise."""
+    source, sink = sys.stdin.buffer, sys.stdout.buffer
+    form = wav_format(source) if arguments.rate is None else PcmFormat(arguments.rate, arguments.channels, arguments.encoding)
+    stream = StreamingDenoiser(
+        loaded(options.model, options.engine), form.sample_rate, form.n_channels, strength=options.strength
+    )
+    print(f"delay: {1000 * stream.delay / form.sample_rate:.0f} ms", file=sys.stderr)
+    try:
+        heard = denoise_stream(source, sink, form, stream, max(1, round(LIVE_BLOCK_S * form.sample_rate)))
+    except BrokenPipeError:
+        # Whoever listened has gone. Python would try to write once more when it ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sink.fileno())
+        return
+    if heard.n_clipped:
+        print(f"{heard.n_clipped} values were clipped at full scale", file=sys.stderr)
+    if heard.n_not_finite:
+        print(f"{heard.n_not_finite} values were NaN or infinite, and were taken for silence", file=sys.stderr)
 
 
 def _fill_inbox(inbox: Path, examples_dir: Path) -> None:
@@ -110,7 +162,7 @@ def _fill_inbox(inbox: Path, examples_dir: Path) -> None:
     inbox.mkdir(parents=True, exist_ok=True)
     if any(not path.name.startswith(".") for path in inbox.iterdir()):
         return
-    examples = sound_files(examples_dir)[:N_EXAMPLES]
+    examples = media_files(examples_dir)[:N_EXAMPLES]
     for example in examples:
         shutil.copyfile(example, inbox / example.name)
     if examples:
@@ -119,27 +171,34 @@ def _fill_inbox(inbox: Path, examples_dir: Path) -> None:
 
 def main() -> None:
     """Runs the command with its arguments, or the stage with the values of params.yaml."""
-    parser = argparse.ArgumentParser(
-        prog="python -m stages.denoise", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("input", nargs="?", type=Path, help="a sound file, or a folder that is searched with its subfolders")
-    parser.add_argument("output", nargs="?", type=Path, help="where the result goes; a folder for a folder")
-    parser.add_argument("--model", type=Path, default=DEFAULT_MODEL, help="weights to use (default: %(default)s)")
-    parser.add_argument(
-        "--jobs", type=int, default=-1, choices=[-1, *range(1, 257)], metavar="N", help="processes (default: one for each core)"
-    )
-    arguments = parser.parse_args()
-    if arguments.input and arguments.output:
-        run(arguments.input, arguments.output, arguments.model, arguments.jobs)
-        return
-    if sys.argv[1:]:
-        parser.error("name an input and an output: python -m stages.denoise INPUT OUTPUT")
+    command = parser(__doc__, DEFAULT_MODEL)
+    arguments = command.parse_args()
+    options = Options(arguments.model, arguments.engine, Strength(arguments.attenuation_limit, arguments.mix))
+    if arguments.stream:
+        if arguments.input:
+            command.error("--stream reads standard input and writes standard output: name no INPUT and OUTPUT")
+        live(options, arguments)
+    elif arguments.output:
+        source, target = arguments.input, arguments.output
+        # Commands with other outputs may run side by side.
+        with alone(f"denoise-{digest(os.fsencode(target.resolve()))[:12]}", LOCKS_DIR):
+            ledger = Ledger(LEDGER_DIR, copies=False)
+            run(source, target, options, ledger, arguments.jobs, overwrite=arguments.overwrite, table=arguments.report)
+    elif sys.argv[1:]:
+        command.error("name an input and an output: python -m stages.denoise INPUT OUTPUT")
+    else:
+        with alone("denoise", LOCKS_DIR):
+            _stage()
+
+
+def _stage() -> None:
     parameters = read_parameters(Path("params.yaml"))
-    inbox = Path(parameters.denoise.input)
-    _fill_inbox(inbox, EXAMPLES_DIR)
-    run(inbox, OUTPUT_DIR, Path(parameters.denoise.model), parameters.runtime.n_jobs)
+    settings = parameters.denoise
+    _fill_inbox(Path(settings.input), EXAMPLES_DIR)
+    options = Options(Path(settings.model), settings.engine, Strength(settings.attenuation_limit_db, settings.mix))
+    ledger = Ledger(LEDGER_DIR, copies=True)
+    run(Path(settings.input), OUTPUT_DIR, options, ledger, parameters.runtime.n_jobs, overwrite=False, table=None)
 
 
 if __name__ == "__main__":
-    # Commands with other arguments may run side by side; the stage has none.
-    run_stage("-".join(["denoise", *([digest(*sys.argv[1:])[:8]] if sys.argv[1:] else [])]), main)
+    run_command("denoise", main)

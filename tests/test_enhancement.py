@@ -8,9 +8,10 @@ from hypothesis import strategies as st
 from specimens import RATE, STFT, few, hiss, law, level_db, model, snr_db, spectrum, voiced
 
 from stages.core.denoiser import Denoiser
-from stages.core.enhancement import enhanced, scaled
+from stages.core.enhancement import enhanced
 from stages.core.oracle import oracle
 from stages.core.parameters import Stft
+from stages.core.streaming import scaled
 
 RATES = [8000, 11025, 16000, 22050, 44100, 48000]
 TARGETS = ["magnitude", "subtraction", "irm", "ibm", "crm"]

@@ -1,8 +1,7 @@
-"""Sound files, read whole or in part and written in the format that they came in."""
+"""Sound files that libsndfile reads, whole or in part."""
 
 import os
 import re
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -11,10 +10,8 @@ import soxr
 from jaxtyping import Float32
 
 from stages.core.errors import DenoisingError
-from stages.core.files import written
+from stages.core.files import visible_files
 
-# libsndfile's Vorbis encoder overflows its stack on very long single writes (libsndfile#709), so writing goes in blocks.
-_BLOCK = 1 << 16
 SUFFIXES = frozenset(
     {".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".aifc", ".caf", ".au", ".snd", ".w64", ".rf64"}
 )
@@ -24,49 +21,21 @@ SUFFIXES = frozenset(
 _SIZES = re.compile(r"^\s*(?:data|SSND|Data Size|riff|Riff size)\s*: (\d+) \(should be (\d+)\)")
 # And about an OGG stream: no last page, for Vorbis and for Opus, or a part of one.
 _CUT_OGG = ("lacks an end-of-stream bit", "without an End-Of-Stream flag", "Junk after the last page")
+# The same for CAF files of packets.
+_VALID_FRAMES = re.compile(r"^\s*Valid frames\s*: (\d+)")
 # Programs that write to a pipe cannot know the size and leave one of the largest numbers there.
 _UNKNOWN_SIZE = 0x7FFFF000
 # What libsndfile reports of a FLAC stream that was written to a pipe.
 _UNKNOWN_FRAMES = 2**62
-# Containers whose encoder writes its last part on closing, when soundfile no longer hears of a full disk.
-_LATE = frozenset({"FLAC", "OGG", "MP3"})
 
 
 class AudioError(DenoisingError):
     """A sound file that cannot be read to its end, or holds what is no sound."""
 
 
-@dataclass(frozen=True, slots=True)
-class FileFormat:
-    """Container, encoding and byte order of a sound file in libsndfile's words, such as WAV, PCM_16, FILE."""
-
-    container: str
-    encoding: str
-    endian: str
-
-
 def sound_files(folder: Path) -> list[Path]:
-    """All files below `folder` whose suffix is that of a sound file, sorted; hidden files and folders are passed over.
-
-    Links are followed, to each folder once; one that leads nowhere is listed, so that whoever reads it says so.
-    """
-    found, entered = [], set()
-    for parent, folders, names in os.walk(folder, followlinks=True):
-        place = os.stat(parent)
-        if (place.st_dev, place.st_ino) in entered:
-            folders.clear()
-            continue
-        entered.add((place.st_dev, place.st_ino))
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        paths = (Path(parent, name) for name in names if not name.startswith("."))
-        found += [path for path in paths if path.suffix.lower() in SUFFIXES and (path.is_file() or path.is_symlink())]
-    return sorted(found)
-
-
-def file_format(path: Path) -> FileFormat:
-    """The format of the sound file `path`; AudioError when it is not one."""
-    with _opened(path) as file:
-        return FileFormat(file.format, file.subtype, file.endian)
+    """All visible files below `folder` whose suffix is that of a sound file, sorted."""
+    return [path for path in visible_files(folder) if path.suffix.lower() in SUFFIXES]
 
 
 def read_audio(
@@ -83,7 +52,7 @@ def read_audio(
         AudioError: the file is no sound file, is shorter than its header or the part promises, or holds NaN or infinity.
     """
     with _opened(path) as file:
-        _check_complete(path, file)
+        check_complete(path, file)
         if file.frames >= _UNKNOWN_FRAMES:
             raise AudioError(f"{path}: its header does not say how long it is; write it anew, as with 'flac' or 'sox'.")
         promised = file.frames - start if n_samples is None else n_samples
@@ -103,35 +72,6 @@ def read_audio(
     return waveform, sample_rate
 
 
-def write_audio(path: Path, waveform: Float32[np.ndarray, "samples channels"], sample_rate: int, form: FileFormat) -> int:
-    """Writes a waveform atomically in the format `form`; returns how many values were clipped at full scale.
-
-    Encodings of whole numbers hold nothing above full scale, so values beyond ±1.0 are clipped on purpose; floating-point
-    encodings keep them.
-
-    Raises:
-        AudioError: libsndfile cannot write this format, or the waveform holds NaN or infinity.
-    """
-    if not np.isfinite(waveform).all():
-        raise AudioError(f"{path}: the waveform holds NaN or infinity, which no sound file should; nothing was written.")
-    clipped = 0
-    if form.encoding not in ("FLOAT", "DOUBLE"):
-        clipped = int(np.count_nonzero(np.abs(waveform) > 1.0))
-        waveform = np.clip(waveform, -1.0, 1.0)
-    with written(path) as temporary:
-        try:
-            with soundfile.SoundFile(
-                os.fsencode(temporary), "w", sample_rate, waveform.shape[1], form.encoding, form.endian, form.container
-            ) as file:
-                for first in range(0, len(waveform), _BLOCK):
-                    file.write(waveform[first : first + _BLOCK])
-        except (soundfile.SoundFileError, ValueError) as error:
-            raise AudioError(f"{path}: cannot be written as {form.container} {form.encoding}: {error}") from None
-        if form.container in _LATE and len(waveform):
-            _check_written(path, temporary, len(waveform))
-    return clipped
-
-
 def resampled(
     waveform: Float32[np.ndarray, "samples *channels"], sample_rate: int, new_rate: int
 ) -> Float32[np.ndarray, "new *channels"]:
@@ -147,20 +87,16 @@ def level_dbfs(waveform: Float32[np.ndarray, "..."]) -> float:
     return 10 * np.log10(power) if power > 0 else -np.inf
 
 
-def _check_written(path: Path, temporary: Path, n_samples: int) -> None:
-    try:
-        found = len(read_audio(temporary)[0])
-    except AudioError:
-        found = 0
-    if found < n_samples:
-        raise AudioError(f"{path}: could not be written whole; is the disk full?")
-
-
-def _check_complete(path: Path, file: soundfile.SoundFile) -> None:
+def check_complete(path: Path, file: soundfile.SoundFile) -> None:
     """Refuses a file that ends before its header says, which libsndfile reads short and mentions in its log alone."""
     for line in file.extra_info.splitlines():
         if any(sign in line for sign in _CUT_OGG):
             raise AudioError(f"{path}: truncated: its last page is missing; replace or remove the file.")
+        valid = _VALID_FRAMES.search(line)
+        if valid and int(valid[1]) > file.frames:
+            raise AudioError(
+                f"{path}: truncated or corrupt: expected {valid[1]} samples, found {file.frames}; replace or remove the file."
+            )
         sizes = _SIZES.search(line)
         if sizes and int(sizes[2]) < int(sizes[1]) < _UNKNOWN_SIZE:
             raise AudioError(

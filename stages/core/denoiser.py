@@ -1,6 +1,7 @@
 """The denoiser: features, network and target together, from a noisy spectrogram to a clean one."""
 
 from collections.abc import Iterable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -14,6 +15,32 @@ from stages.core.spectra import n_bins
 from stages.core.targets import TARGETS
 
 Spectrum = Complex64[Tensor, "batch frames bins"]
+
+
+@runtime_checkable
+class AnyDenoiser(Protocol):
+    """What turns noisy spectrograms into clean ones, block by block, whatever it computes with."""
+
+    stft: Stft
+    sample_rate: int
+
+    @property
+    def looks_ahead(self) -> bool:
+        """Whether an estimate needs frames that come after it."""
+
+    @property
+    def frames_per_second(self) -> float:
+        """Frames of its spectrograms in one second."""
+
+    def denoised(self, spectrum: Spectrum, state: Any = None) -> tuple[Spectrum, Any]:
+        """The clean spectrogram estimated from the next frames of a noisy one, and the state after them."""
+
+
+class DenoiserState(NamedTuple):
+    """What a denoiser remembers of the frames so far."""
+
+    level: LevelState
+    network: State
 
 
 class Denoiser(nn.Module):
@@ -30,6 +57,11 @@ class Denoiser(nn.Module):
         self.register_buffer("feature_mean", torch.zeros(n_features))
         self.register_buffer("feature_scale", torch.ones(n_features))
         self.network = RecurrentNetwork(model, n_features, n_bins(stft) * self.target.outputs_per_bin)
+
+    @property
+    def looks_ahead(self) -> bool:
+        """Whether an estimate needs frames that come after it."""
+        return self.model.bidirectional
 
     @property
     def frames_per_second(self) -> float:
@@ -55,18 +87,19 @@ class Denoiser(nn.Module):
     def _features(self, mixture: Spectrum) -> Float32[Tensor, "batch frames features"]:
         return features(mixture, self.model.compression, phase=self.target.needs_phase)
 
-    def levelled(
-        self, spectrum: Complex64[np.ndarray, "batch frames bins"], level: LevelState | None = None
-    ) -> tuple[np.ndarray, LevelState]:
-        """The running level of a noisy spectrogram, (batch, frames, 1), by which `forward` wants it divided."""
-        return running_level(spectrum, self.frames_per_second, level)
+    def levels(
+        self, spectrum: Complex64[np.ndarray, "batch frames bins"], state: LevelState | None = None
+    ) -> tuple[Float32[np.ndarray, "batch frames 1"], LevelState]:
+        """The running level of a noisy spectrogram, by which `forward` wants it divided."""
+        return running_level(spectrum, self.frames_per_second, state)
 
     @torch.inference_mode()
-    def denoised(self, spectrum: Complex64[Tensor, "batch frames bins"]) -> Complex64[Tensor, "batch frames bins"]:
-        """The clean spectrogram estimated from a whole noisy one, on the device of the weights."""
-        device = next(self.parameters()).device
-        level = torch.from_numpy(self.levelled(spectrum.cpu().numpy())[0]).to(device)
-        mixture = spectrum.to(device) / level
-        raw, _ = self(mixture)
-        estimate: Tensor = self.target.estimate(self.target.activated(raw, mixture), mixture) * level
-        return estimate.to(spectrum.device)
+    def denoised(self, spectrum: Spectrum, state: DenoiserState | None = None) -> tuple[Spectrum, DenoiserState]:
+        """The clean spectrogram estimated from the next frames of a noisy one, and the state after them."""
+        device = self.feature_mean.device
+        level, level_state = self.levels(spectrum.cpu().numpy(), state.level if state else None)
+        scale = torch.from_numpy(level).to(device)
+        mixture = spectrum.to(device) / scale
+        raw, network_state = self(mixture, state.network if state else None)
+        estimate = self.target.estimate(self.target.activated(raw, mixture), mixture) * scale
+        return estimate.to(spectrum.device), DenoiserState(level_state, network_state)

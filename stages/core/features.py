@@ -11,7 +11,7 @@ from torch import Tensor
 # The level follows the signal with this time constant: long against syllables, short against a walk across a room.
 _SECONDS = 2.0
 # Mean power of a bin below which a frame counts as digital silence; 16-bit rounding noise lies 60 dB above it.
-_POWER_FLOOR = 1e-14
+POWER_FLOOR = 1e-14
 
 
 class LevelState(NamedTuple):
@@ -19,6 +19,11 @@ class LevelState(NamedTuple):
 
     power: Float64[np.ndarray, "batch"]
     weight: Float64[np.ndarray, "batch"]
+
+
+def level_decay(frames_per_second: float) -> float:
+    """The weight of a frame in the running level as a share of that of the next."""
+    return float(np.exp(-1 / (_SECONDS * frames_per_second)))
 
 
 def running_level(
@@ -30,12 +35,12 @@ def running_level(
     recordings look the same to the network. `state` continues where an earlier block ended.
     """
     power = np.mean(mixture.real.astype(np.float64) ** 2 + mixture.imag.astype(np.float64) ** 2, axis=-1)
-    decay = float(np.exp(-1 / (_SECONDS * frames_per_second)))
+    decay = level_decay(frames_per_second)
     start = state or LevelState(np.zeros(len(power)), np.zeros(len(power)))
     powers, end = signal.lfilter([1.0], [1.0, -decay], power, axis=-1, zi=decay * start.power[:, None])
     weights, _ = signal.lfilter([1.0], [1.0, -decay], np.ones_like(power), axis=-1, zi=decay * start.weight[:, None])
     del end
-    level = np.sqrt(np.maximum(powers / weights, _POWER_FLOOR))[..., None].astype(np.float32)
+    level = np.sqrt(np.maximum(powers / weights, POWER_FLOOR))[..., None].astype(np.float32)
     return level, LevelState(powers[:, -1], weights[:, -1])
 
 

@@ -56,6 +56,25 @@ def shown(text: object) -> str:
     return str(text).encode(errors="surrogateescape").decode(errors="backslashreplace")
 
 
+def visible_files(folder: Path) -> list[Path]:
+    """All files below `folder` that are not hidden, nor in a hidden folder, sorted.
+
+    Links are followed, to each folder once; one that leads nowhere is listed, so that whoever reads it says so.
+    """
+    found: list[Path] = []
+    entered: set[tuple[int, int]] = set()
+    for parent, folders, names in os.walk(folder, followlinks=True):
+        place = os.stat(parent)
+        if (place.st_dev, place.st_ino) in entered:
+            folders.clear()
+            continue
+        entered.add((place.st_dev, place.st_ino))
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        paths = (Path(parent, name) for name in names if not name.startswith("."))
+        found += [path for path in paths if path.is_file() or path.is_symlink()]
+    return sorted(found)
+
+
 def fresh_folder(path: Path) -> Path:
     """An empty folder at `path`: what an earlier, broken run left there is removed."""
     if path.exists():

@@ -14,7 +14,7 @@ Waveform = Float32[np.ndarray, "samples"]
 def oracle(noisy: Waveform, clean: Waveform, denoiser: Denoiser) -> Waveform:
     """The estimate of a network whose output is ideal; both waveforms are at the denoiser's sample rate."""
     spectra = spectrogram(torch.from_numpy(np.stack([noisy, clean])), denoiser.stft)
-    level = torch.from_numpy(denoiser.levelled(spectra[:1].numpy())[0])
+    level = torch.from_numpy(denoiser.levels(spectra[:1].numpy())[0])
     mixture, speech = (spectra / level).split(1)
     estimate = denoiser.target.estimate(denoiser.target.ideal(mixture, speech), mixture) * level
     return np.asarray(waveform(estimate, len(noisy), denoiser.stft)[0].numpy())

@@ -203,6 +203,9 @@ class Denoise(Section):
 
     input: Annotated[str, Field(min_length=1)]
     model: Annotated[str, Field(min_length=1)]
+    engine: Literal["onnx", "torch"]
+    attenuation_limit_db: Annotated[float, Field(ge=0, le=200)] | None
+    mix: Share
 
 
 class Runtime(Section):

@@ -60,6 +60,20 @@ def n_workers(n_jobs: int) -> int:
 def parallel(function: Callable[[Item], Result], items: Iterable[Item], *, n_jobs: int, description: str) -> list[Result]:
     """`function` of each item, in the order of the items, with progress on stderr when that is a terminal.
 
+    Raises:
+        WorkerError: as for `completed`.
+        Exception: whatever `function` raised first; the workers are ended then.
+    """
+    from tqdm import tqdm
+
+    work = list(items)
+    found = dict(tqdm(completed(function, work, n_jobs=n_jobs), total=len(work), desc=description, disable=None))
+    return [found[place] for place in range(len(work))]
+
+
+def completed(function: Callable[[Item], Result], items: Iterable[Item], *, n_jobs: int) -> Iterator[tuple[int, Result]]:
+    """The place of each item and `function` of it, as they are done.
+
     With one worker this is a plain loop, with more the items are spread over processes that end when this one does.
     Either way each item is computed on one thread, since sums over several threads round differently. For that the
     libraries that `function` computes with must have been imported by its module, not first within an item.
@@ -69,14 +83,15 @@ def parallel(function: Callable[[Item], Result], items: Iterable[Item], *, n_job
         Exception: whatever `function` raised first; the workers are ended then.
     """
     from threadpoolctl import threadpool_limits
-    from tqdm import tqdm
 
     work = list(items)
     workers = min(n_workers(n_jobs), len(work))
     if workers > 1:
-        return _spread(function, work, workers, description)
+        yield from _spread(function, work, workers)
+        return
     with threadpool_limits(1):
-        return [function(item) for item in tqdm(work, desc=description, disable=None)]
+        for place, item in enumerate(work):
+            yield place, function(item)
 
 
 def resolved_device(name: str) -> "torch.device":
@@ -152,50 +167,58 @@ def end_with_parent() -> None:
 
 
 def run_stage(name: str, main: Callable[[], None], *, locks_dir: Path = Path(".cache/locks")) -> None:
-    """Runs `main` as the stage `name`: alone, no longer than its DVC, and without a traceback for a user's mistake.
+    """Runs `main` as the stage `name`: as `run_command` does, and alone."""
+
+    def locked() -> None:
+        with alone(name, locks_dir):
+            main()
+
+    run_command(name, locked)
+
+
+def run_command(name: str, main: Callable[[], None]) -> None:
+    """Runs `main` no longer than the DVC that started it, and without a traceback for a user's mistake.
 
     A DenoisingError or OSError becomes its message on stderr and exit code 1, Ctrl-C the line 'interrupted' and exit
     code 130. Any other exception is a mistake in the program and keeps its traceback.
     """
     try:
         end_with_parent()
-        with alone(name, locks_dir):
-            main()
+        main()
     except DenoisingError as error:
         print(shown(f"error: {error}"), file=sys.stderr)
         raise SystemExit(1) from None
     except OSError as error:
         # No space, no permission, a disk that went away: the surroundings, not the program.
-        print(f"error: {error.filename or name}: {error.strerror or error}", file=sys.stderr)
+        print(shown(f"error: {error.filename or name}: {error.strerror or error}"), file=sys.stderr)
         raise SystemExit(1) from None
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         raise SystemExit(130) from None
 
 
-def _spread(function: Callable[[Item], Result], work: list[Item], workers: int, description: str) -> list[Result]:
+def _spread(function: Callable[[Item], Result], work: list[Item], workers: int) -> Iterator[tuple[int, Result]]:
     import joblib
     from joblib.externals.loky.process_executor import TerminatedWorkerError
-    from tqdm import tqdm
 
     config = joblib.parallel_config(backend="loky", inner_max_num_threads=1, initializer=_start_worker, initargs=(os.getpid(),))
     # Without max_nbytes=None large arrays reach the workers as read-only maps, which the plain loop's are not.
-    with config, tqdm(total=len(work), desc=description, disable=None) as progress, ExitStack() as stack:
-        pool = joblib.Parallel(n_jobs=workers, max_nbytes=None, return_as="generator")
-        results = []
+    with config, ExitStack() as stack:
+        pool = joblib.Parallel(n_jobs=workers, max_nbytes=None, return_as="generator_unordered")
         try:
             with _interrupts_held():
-                outputs = pool(joblib.delayed(function)(item) for item in work)
+                outputs = pool(joblib.delayed(_numbered)(function, place, item) for place, item in enumerate(work))
                 stack.callback(_close, outputs)
-            for result in outputs:
-                results.append(result)
-                progress.update()
+            yield from outputs
         except TerminatedWorkerError:
             raise WorkerError(
-                f"{description}: a worker process was ended from outside, most often by the system for lack of memory. "
+                "A worker process was ended from outside, most often by the system for lack of memory. "
                 f"Set runtime.n_jobs below {workers}."
             ) from None
-    return results
+
+
+def _numbered(function: Callable[[Item], Result], place: int, item: Item) -> tuple[int, Result]:
+    return place, function(item)
 
 
 def _close(outputs: Generator[object, None, None]) -> None:

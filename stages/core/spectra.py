@@ -26,8 +26,7 @@ def spectrogram(waveform: Float32[Tensor, "*batch samples"], stft: Stft) -> Comp
     lead = stft.win_length - stft.hop_length
     length = (n_frames(waveform.shape[-1], stft) - 1) * stft.hop_length + stft.win_length
     padded = torch.nn.functional.pad(waveform, (lead, length - lead - waveform.shape[-1]))
-    frames = padded.unfold(-1, stft.win_length, stft.hop_length) * _window(stft, waveform.device)
-    return torch.as_tensor(torch.fft.rfft(frames, stft.n_fft))
+    return _transformed(padded, stft)
 
 
 def waveform(
@@ -38,10 +37,64 @@ def waveform(
     Exact for an unchanged spectrogram. Frames are weighted by the window once more and added where they overlap; for
     win_length = k · hop_length the squared windows sum to k / 2 everywhere.
     """
-    window = _window(stft, spectrum.device) * (2 * stft.hop_length / stft.win_length)
-    frames = torch.fft.irfft(spectrum, stft.n_fft)[..., : stft.win_length] * window
     lead = stft.win_length - stft.hop_length
-    return _overlap_added(frames, stft.hop_length)[..., lead : lead + n_samples]
+    return _overlap_added(_windowed_frames(spectrum, stft), stft.hop_length)[..., lead : lead + n_samples]
+
+
+class StreamingStft:
+    """The transform and its inverse for a signal that comes in blocks: the same numbers, however it is cut.
+
+    A sample can be given out once `win_length - 1` later ones are known.
+    """
+
+    def __init__(self, stft: Stft, n_channels: int) -> None:
+        """Starts a signal of `n_channels` channels."""
+        self.stft = stft
+        self._lead = stft.win_length - stft.hop_length
+        self._heard = torch.zeros(n_channels, self._lead)
+        self._tail = torch.zeros(n_channels, self._lead)
+        self._to_drop = self._lead
+        self._taken = self._n_frames = 0
+
+    def analysed(self, samples: Float32[Tensor, "channels samples"]) -> Complex64[Tensor, "channels frames bins"]:
+        """The frames that the next samples complete."""
+        self._taken += samples.shape[-1]
+        return self._frames(samples)
+
+    def analysed_end(self) -> Complex64[Tensor, "channels frames bins"]:
+        """The frames that are still open when the signal has ended, which zeros complete."""
+        missing = (n_frames(self._taken, self.stft) if self._taken else 0) - self._n_frames
+        length = missing * self.stft.hop_length + self._lead - self._heard.shape[-1]
+        return self._frames(self._heard.new_zeros(len(self._heard), max(0, length)))
+
+    def synthesised(self, spectra: Complex64[Tensor, "channels frames bins"]) -> Float32[Tensor, "channels samples"]:
+        """The samples that no later frame changes any more."""
+        if spectra.shape[1] == 0:
+            return self._tail.new_zeros(len(self._tail), 0)
+        total = _overlap_added(_windowed_frames(spectra, self.stft), self.stft.hop_length)
+        total[:, : self._lead] += self._tail
+        ready, self._tail = total[:, : -self._lead], total[:, -self._lead :].clone()
+        dropped, self._to_drop = self._to_drop, max(0, self._to_drop - ready.shape[-1])
+        return ready[:, dropped:]
+
+    def _frames(self, samples: Float32[Tensor, "channels samples"]) -> Complex64[Tensor, "channels frames bins"]:
+        heard = torch.cat([self._heard, samples], dim=-1)
+        count = max(0, (heard.shape[-1] - self._lead) // self.stft.hop_length)
+        self._heard = heard[:, count * self.stft.hop_length :].clone()
+        self._n_frames += count
+        if count == 0:
+            return heard.new_zeros(len(heard), 0, n_bins(self.stft), dtype=torch.complex64)
+        return _transformed(heard[:, : count * self.stft.hop_length + self._lead], self.stft)
+
+
+def _transformed(padded: Float32[Tensor, "*batch samples"], stft: Stft) -> Complex64[Tensor, "*batch frames bins"]:
+    frames = padded.unfold(-1, stft.win_length, stft.hop_length) * _window(stft, padded.device)
+    return torch.as_tensor(torch.fft.rfft(frames, stft.n_fft))
+
+
+def _windowed_frames(spectrum: Complex64[Tensor, "*batch frames bins"], stft: Stft) -> Float32[Tensor, "*batch frames length"]:
+    window = _window(stft, spectrum.device) * (2 * stft.hop_length / stft.win_length)
+    return torch.as_tensor(torch.fft.irfft(spectrum, stft.n_fft)[..., : stft.win_length] * window)
 
 
 def _overlap_added(frames: Float32[Tensor, "*batch frames length"], hop: int) -> Float32[Tensor, "*batch samples"]:

@@ -13,7 +13,7 @@ from stages.core.features import magnitude
 Spectrum = Complex64[Tensor, "batch frames bins"]
 Output = Float32[Tensor, "batch frames outputs"]
 # Keeps divisions by the mixture finite: 120 dB below the level to which mixtures are brought.
-_TINY = 1e-6
+TINY = 1e-6
 
 
 class Target(ABC):
@@ -56,7 +56,7 @@ class Magnitude(Target):
 
     def estimate(self, activated: Output, mixture: Spectrum) -> Spectrum:
         """|Ŝ| with the phase of the mixture."""
-        return mixture * (activated.clamp_min(_TINY).pow(1 / self.compression) / (magnitude(mixture) + _TINY))
+        return mixture * (activated.clamp_min(TINY).pow(1 / self.compression) / (magnitude(mixture) + TINY))
 
 
 class Subtraction(Target):
@@ -72,7 +72,7 @@ class Subtraction(Target):
 
     def estimate(self, activated: Output, mixture: Spectrum) -> Spectrum:
         """max(|X| - |N̂|, 0) with the phase of the mixture; the maximum is rounded off, or too much would have no gradient."""
-        share = activated.clamp_min(_TINY).pow(1 / self.compression) / (magnitude(mixture) + _TINY)
+        share = activated.clamp_min(TINY).pow(1 / self.compression) / (magnitude(mixture) + TINY)
         return mixture * softplus(1 - share, beta=10)
 
 
@@ -109,22 +109,22 @@ class ComplexMask(Target):
 
     outputs_per_bin = 2
     needs_phase = True
-    _LIMIT: ClassVar[float] = 2.0
+    LIMIT: ClassVar[float] = 2.0
 
     def ideal(self, mixture: Spectrum, speech: Spectrum) -> Output:
         """The compressed real parts, then the compressed imaginary parts."""
-        power = magnitude(mixture).square() + _TINY**2
+        power = magnitude(mixture).square() + TINY**2
         mask = torch.view_as_real(speech * mixture.conj()) / power.unsqueeze(-1)
-        return self.activated(torch.cat([mask[..., 0], mask[..., 1]], dim=-1) / self._LIMIT, mixture)
+        return self.activated(torch.cat([mask[..., 0], mask[..., 1]], dim=-1) / self.LIMIT, mixture)
 
     def activated(self, raw: Output, mixture: Spectrum) -> Output:
         """Compressed parts lie between -K and K."""
-        return self._LIMIT * raw.tanh()
+        return self.LIMIT * raw.tanh()
 
     def estimate(self, activated: Output, mixture: Spectrum) -> Spectrum:
         """The mixture times the mask, which brings its own phase."""
-        share = (activated / self._LIMIT).clamp(-0.9999, 0.9999)
-        real, imaginary = (self._LIMIT * torch.atanh(share)).chunk(2, dim=-1)
+        share = (activated / self.LIMIT).clamp(-0.9999, 0.9999)
+        real, imaginary = (self.LIMIT * torch.atanh(share)).chunk(2, dim=-1)
         return mixture * torch.complex(real, imaginary)
 
 

@@ -194,7 +194,7 @@ class Trainer:
 
     def _read(self, reader: ShardReader, places: list[int]) -> Batch:
         both = reader.batch(places)
-        level, _ = self.denoiser.levelled(both[:, :, 0])
+        level, _ = self.denoiser.levels(both[:, :, 0])
         both /= level[:, :, None]
         mixture, speech = torch.from_numpy(both).unbind(2)
         return Batch(mixture.contiguous(), speech.contiguous(), torch.from_numpy(level))

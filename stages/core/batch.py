@@ -1,0 +1,160 @@
+"""Many recordings: which output belongs to which input, and which of them are made already."""
+
+import json
+import os
+import shutil
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Literal
+
+import pandas as pd
+
+from stages.core.errors import DenoisingError
+from stages.core.files import digest, file_digest, shown, visible_files, write_json, written
+from stages.core.media import SUFFIXES
+
+# Added to the name of an output that would lie in the place of its input.
+_MARK = "-denoised"
+# The name of the table of all outcomes, in the folder of the outputs.
+REPORT = "denoise-report.csv"
+
+
+class BatchError(DenoisingError):
+    """An input that is not there, or an output in its place."""
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One recording to denoise: `name` is its path below the input folder."""
+
+    name: str
+    source: Path
+    target: Path
+    n_bytes: int
+
+
+def jobs(source: Path, target: Path) -> tuple[list[Job], list[str]]:
+    """The recordings in a file or below a folder with the places of their outputs, and the names of files that are none.
+
+    Outputs mirror the folders and names of the input. Where both are the same folder, outputs get `-denoised` behind
+    their name, and such files are no input; an output folder inside the input folder is no input either. The largest
+    files come first, so that none is left to one process at the end.
+
+    Raises:
+        BatchError: `source` is neither a file nor a folder, or lies inside the folder `target`.
+    """
+    if source.is_file():
+        folder = target.is_dir() or not target.suffix
+        place = target / source.name if folder else target
+        return [_job(source.name, source, place)], []
+    if not source.is_dir():
+        raise BatchError(f"{source}: no such file or folder.")
+    inner, outer = target.resolve(), source.resolve()
+    if target.is_file():
+        raise BatchError(f"{target} is a file: name a folder for what becomes of the folder {source}.")
+    if outer != inner and outer.is_relative_to(inner):
+        raise BatchError(
+            f"{source} lies inside {target}, where outputs could take the place of recordings: name another folder."
+        )
+    files = [path for path in visible_files(source) if inner == outer or not path.resolve().is_relative_to(inner)]
+    if inner == outer:
+        files = [path for path in files if not path.stem.endswith(_MARK) and path.name != REPORT]
+    found = [path for path in files if path.suffix.lower() in SUFFIXES]
+    made = [_job(path.relative_to(source).as_posix(), path, target / path.relative_to(source)) for path in found]
+    others = sorted(path.relative_to(source).as_posix() for path in set(files) - set(found))
+    return sorted(made, key=lambda job: (-job.n_bytes, job.name)), others
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of one recording: `status` is denoised, kept (it was done already) or failed; `seconds` is its length."""
+
+    name: str
+    status: Literal["denoised", "kept", "failed"]
+    output: str
+    seconds: float
+    remarks: list[str]
+
+
+def report(outcomes: Sequence[Outcome]) -> str:
+    """All outcomes as a CSV table with the columns file, status, output, seconds and remarks, in the order of the files.
+
+    What was done already counts as denoised, so that the table is the same however often a run was broken off.
+    """
+    rows = [
+        {
+            "file": shown(one.name),
+            "status": "failed" if one.status == "failed" else "denoised",
+            "output": shown(one.output),
+            "seconds": round(one.seconds, 3),
+            "remarks": shown("; ".join(one.remarks)),
+        }
+        for one in sorted(outcomes, key=lambda one: one.name)
+    ]
+    columns = ["file", "status", "output", "seconds", "remarks"]
+    return str(pd.DataFrame(rows, columns=columns).to_csv(index=False, lineterminator="\n"))
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """What came of one recording: what its output has behind the name asked for, its SHA-256, length and remarks."""
+
+    suffix: str
+    content: str
+    seconds: float
+    remarks: list[str]
+
+
+class Ledger:
+    """Remembers which outputs were made from which input, model and settings, whatever dates and names say.
+
+    With `copies` it keeps the outputs themselves, as links where the file system has them, and can put them back.
+    """
+
+    def __init__(self, folder: Path, *, copies: bool) -> None:
+        """Opens the ledger in `folder`, which is made on demand."""
+        self.folder, self.copies = folder, copies
+
+    def key(self, job: Job, settings: str) -> str:
+        """What an output depends on: the bytes of the input, both suffixes, and model and settings."""
+        return digest(file_digest(job.source), job.source.suffix.lower(), job.target.suffix.lower(), settings)[:40]
+
+    def found(self, key: str, job: Job) -> Outcome | None:
+        """The outcome of a recording whose output is still in its place, or was put back there; None otherwise."""
+        try:
+            record = Record(**json.loads((self.folder / f"{key}.json").read_text(encoding="utf-8")))
+        except (OSError, ValueError, TypeError):
+            return None
+        output = job.target.with_name(job.target.name + record.suffix)
+        if not output.is_file() and self.copies and (self.folder / key).is_file():
+            with written(output) as temporary:
+                shutil.copyfile(self.folder / key, temporary)
+        if output.is_file() and file_digest(output) == record.content:
+            return Outcome(job.name, "kept", output.name, record.seconds, record.remarks)
+        return None
+
+    def add(self, key: str, job: Job, output: Path, seconds: float, remarks: Sequence[str]) -> Outcome:
+        """Notes an output that has just been written."""
+        said = [shown(remark) for remark in remarks]
+        record = Record(output.name.removeprefix(job.target.name), file_digest(output), seconds, said)
+        if self.copies:
+            with written(self.folder / key) as temporary:
+                temporary.unlink()
+                _linked(output, temporary)
+        write_json(self.folder / f"{key}.json", asdict(record))
+        return Outcome(job.name, "denoised", output.name, seconds, said)
+
+
+def _linked(source: Path, target: Path) -> None:
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copyfile(source, target)
+
+
+def _job(name: str, source: Path, target: Path) -> Job:
+    if source.resolve() == target.resolve():
+        target = target.with_name(f"{target.stem}{_MARK}{target.suffix}")
+    # A link that leads nowhere is a job that will fail with its name.
+    return Job(name, source, target, source.stat().st_size if source.exists() else 0)

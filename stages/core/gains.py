@@ -1,0 +1,73 @@
+"""Gains: what the network does to each bin of a signal that comes in blocks of frames."""
+
+from typing import Any
+
+import torch
+from jaxtyping import Complex64
+from torch import Tensor
+
+from stages.core.denoiser import AnyDenoiser
+from stages.core.spectra import n_bins
+
+Frames = Complex64[Tensor, "frames bins"]
+Ready = Complex64[Tensor, "ready bins"]
+# A network that looks both ways sees this much at once, and on either side this much more that is then thrown away.
+_WINDOW_S = 8.0
+_CONTEXT_S = 2.0
+
+
+class GainSource:
+    """The gains of one signal, frame for frame; those of a network that looks ahead come later.
+
+    A causal network carries its state from block to block. A bidirectional one runs over windows that overlap, at places
+    that depend on the signal's beginning alone, so its gains are the same however the signal is cut into blocks.
+    """
+
+    def __init__(self, denoiser: AnyDenoiser) -> None:
+        """Starts a signal."""
+        self._denoiser = denoiser
+        self._state: Any = None
+        self._window = round(_WINDOW_S * denoiser.frames_per_second)
+        self._context = round(_CONTEXT_S * denoiser.frames_per_second)
+        self._heard = torch.zeros(0, n_bins(denoiser.stft), dtype=torch.complex64)
+        self._past = 0
+
+    @property
+    def look_ahead(self) -> int:
+        """Frames of the future that a gain may wait for."""
+        return self._window + self._context if self._denoiser.looks_ahead else 0
+
+    def pushed(self, frames: Frames) -> Ready:
+        """The gains that are ready after the next frames of the signal."""
+        if not self._denoiser.looks_ahead:
+            if len(frames) == 0:
+                return frames
+            estimate, self._state = self._denoiser.denoised(frames.unsqueeze(0), self._state)
+            return gain(estimate[0], frames)
+        self._heard = torch.cat([self._heard, frames])
+        found = [frames[:0]]
+        while len(self._heard) >= self._past + self._window + self._context:
+            found.append(self._of_window(self._window))
+        return torch.cat(found)
+
+    def finished(self) -> Frames:
+        """The gains that are still missing when the signal has ended."""
+        found = [self._heard[:0]]
+        while len(self._heard) > self._past:
+            found.append(self._of_window(min(self._window, len(self._heard) - self._past)))
+        return torch.cat(found)
+
+    def _of_window(self, length: int) -> Frames:
+        seen = self._heard[: self._past + self._window + self._context]
+        estimate, _ = self._denoiser.denoised(seen.unsqueeze(0), None)
+        found = gain(estimate[0], seen)[self._past : self._past + length]
+        start = max(0, self._past + length - self._context)
+        self._past = self._past + length - start
+        self._heard = self._heard[start:]
+        return found
+
+
+def gain(estimate: Frames, mixture: Frames) -> Frames:
+    """The factor from a mixture to an estimate; 0 where the mixture is silent."""
+    power = mixture.abs().square()
+    return torch.where(power > 0, estimate * mixture.conj() / power.clamp_min(1e-30), torch.zeros_like(mixture))

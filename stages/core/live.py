@@ -1,0 +1,173 @@
+"""A live signal on pipes: raw PCM or WAV in, the same out, as it comes."""
+
+import struct
+from dataclasses import dataclass, replace
+from typing import BinaryIO
+
+import numpy as np
+from jaxtyping import Float32
+
+from stages.core.errors import DenoisingError
+from stages.core.streaming import StreamingDenoiser
+
+# Programs that write to a pipe cannot know the size of what is to come and leave 0 or one of the largest numbers there.
+_UNKNOWN = 0xFFFFFFFF
+_LARGEST_KNOWN = 0x7FFF0000
+_TYPES = {"u8": "u1", "s16": "<i2", "s24": "s24", "s32": "<i4", "f32": "<f4", "f64": "<f8"}
+_WAV_TYPES = {(1, 8): "u8", (1, 16): "s16", (1, 24): "s24", (1, 32): "s32", (3, 32): "f32", (3, 64): "f64"}
+_WIDTHS = {"u8": 1, "s16": 2, "s24": 3, "s32": 4, "f32": 4, "f64": 8}
+ENCODINGS = tuple(_WIDTHS)
+
+
+class LiveError(DenoisingError):
+    """A stream that is not what it was said to be."""
+
+
+@dataclass(frozen=True, slots=True)
+class PcmFormat:
+    """Interleaved little-endian samples: Hz, channels, one of ENCODINGS; with `wav` they have a header.
+
+    `n_bytes` is how long the samples are, None where nobody knows.
+    """
+
+    sample_rate: int
+    n_channels: int
+    encoding: str
+    wav: bool = False
+    n_bytes: int | None = None
+
+    @property
+    def frame_bytes(self) -> int:
+        """Bytes of one sample of all channels."""
+        return self.n_channels * _WIDTHS[self.encoding]
+
+
+def wav_format(stream: BinaryIO) -> PcmFormat:
+    """Reads the header of a WAV stream up to its first sample.
+
+    Raises:
+        LiveError: it is no WAV stream, or has an encoding other than PCM or floating point.
+    """
+    head = stream.read(12)
+    if len(head) < 12 or head[:4] not in (b"RIFF", b"RF64") or head[8:] != b"WAVE":
+        raise LiveError("The input is no WAV stream; name the format of raw samples with --rate, --channels and --encoding.")
+    form = None
+    while True:
+        chunk = stream.read(8)
+        if len(chunk) < 8:
+            raise LiveError("The WAV stream ends before its samples begin.")
+        name, size = chunk[:4], struct.unpack("<I", chunk[4:])[0]
+        if name == b"data":
+            break
+        body = stream.read(size + size % 2)
+        if name == b"fmt ":
+            form = _described(body)
+    if form is None:
+        raise LiveError("The WAV stream has no chunk that describes its samples.")
+    return replace(form, n_bytes=size if 0 < size < _LARGEST_KNOWN else None)
+
+
+def wav_header(form: PcmFormat) -> bytes:
+    """The header of a WAV stream, with the length of its samples where that is known."""
+    code = 3 if form.encoding.startswith("f") else 1
+    width = _WIDTHS[form.encoding]
+    fields = (code, form.n_channels, form.sample_rate, form.sample_rate * form.frame_bytes, form.frame_bytes, 8 * width)
+    described = b"fmt " + struct.pack("<IHHIIHH", 16, *fields)
+    size, whole = (_UNKNOWN, _UNKNOWN) if form.n_bytes is None else (form.n_bytes, 36 + form.n_bytes + form.n_bytes % 2)
+    return b"RIFF" + struct.pack("<I", whole) + b"WAVE" + described + b"data" + struct.pack("<I", size)
+
+
+@dataclass(frozen=True, slots=True)
+class Heard:
+    """What there is to say of a stream that has ended: values that were clipped at full scale, and that were no numbers."""
+
+    n_clipped: int
+    n_not_finite: int
+
+
+def denoise_stream(source: BinaryIO, sink: BinaryIO, form: PcmFormat, denoiser: StreamingDenoiser, block_samples: int) -> Heard:
+    """Denoises samples from `source` to `sink` until the source ends, flushing every block.
+
+    Blocks are read as they come, at most `block_samples` long. NaN and infinity become silence: a live signal goes on.
+
+    Raises:
+        LiveError: the stream ended within a sample, or before its header says; all that came was written.
+    """
+    if form.wav:
+        sink.write(wav_header(form))
+    rest, n_clipped, n_not_finite, n_read = b"", 0, 0, 0
+    read = getattr(source, "read1", source.read)
+    while piece := read(_wanted(block_samples * form.frame_bytes, form, n_read)):
+        n_read += len(piece)
+        data = rest + piece
+        whole = len(data) - len(data) % form.frame_bytes
+        rest = data[whole:]
+        block = decoded(data[:whole], form)
+        finite = np.isfinite(block)
+        n_not_finite += block.size - int(np.count_nonzero(finite))
+        n_clipped += _written(sink, denoiser.process(np.where(finite, block, np.float32(0))), form)
+    n_clipped += _written(sink, denoiser.flush(), form)
+    if form.n_bytes is not None and form.n_bytes % 2 and n_read == form.n_bytes:
+        sink.write(b"\0")
+    if rest or n_read < (form.n_bytes or 0):
+        promised = "whole samples" if form.n_bytes is None else f"{form.n_bytes} bytes of sound"
+        raise LiveError(f"The stream was cut off: expected {promised}, found {n_read} bytes; what came was denoised.")
+    return Heard(n_clipped, n_not_finite)
+
+
+def _wanted(n_bytes: int, form: PcmFormat, n_read: int) -> int:
+    # What lies behind the samples of a WAV stream, tags for example, is no sound.
+    return n_bytes if form.n_bytes is None else min(n_bytes, form.n_bytes - n_read)
+
+
+def decoded(data: bytes, form: PcmFormat) -> Float32[np.ndarray, "samples channels"]:
+    """Samples with full scale 1.0 from interleaved bytes."""
+    if form.encoding == "s24":
+        octets = np.frombuffer(data, np.uint8).reshape(-1, 3)
+        wide = np.zeros((len(octets), 4), np.uint8)
+        wide[:, 1:] = octets
+        values = wide.view("<i4")[:, 0] / np.float32(2**31)
+    else:
+        values = np.frombuffer(data, _TYPES[form.encoding])
+        if form.encoding == "u8":
+            values = (values.astype(np.float32) - 128) / 128
+        elif form.encoding.startswith("s"):
+            values = values / np.float32(2 ** (8 * _WIDTHS[form.encoding] - 1))
+    return np.asarray(values, dtype=np.float32).reshape(-1, form.n_channels)
+
+
+def encoded(block: Float32[np.ndarray, "samples channels"], form: PcmFormat) -> tuple[bytes, int]:
+    """Interleaved bytes of samples, and how many values were clipped at full scale, as whole numbers must be."""
+    if form.encoding.startswith("f"):
+        return block.astype(_TYPES[form.encoding]).tobytes(), 0
+    scale = 2 ** (8 * _WIDTHS[form.encoding] - 1)
+    values = np.round(block.astype(np.float64) * scale)
+    n_clipped = int(np.count_nonzero((values < -scale) | (values > scale)))
+    values = np.clip(values, -scale, scale - 1)
+    if form.encoding == "u8":
+        return (values + 128).astype(np.uint8).tobytes(), n_clipped
+    if form.encoding == "s24":
+        return values.astype("<i4").view(np.uint8).reshape(-1, 4)[:, :3].tobytes(), n_clipped
+    return values.astype(_TYPES[form.encoding]).tobytes(), n_clipped
+
+
+def _written(sink: BinaryIO, block: Float32[np.ndarray, "samples channels"], form: PcmFormat) -> int:
+    data, n_clipped = encoded(block, form)
+    sink.write(data)
+    sink.flush()
+    return n_clipped
+
+
+def _described(body: bytes) -> PcmFormat:
+    if len(body) < 16:
+        raise LiveError("The header of the WAV stream is damaged: the description of its samples is too short.")
+    code, channels, rate, _, _, bits = struct.unpack("<HHIIHH", body[:16])
+    if code == 0xFFFE and len(body) >= 26:
+        code = struct.unpack("<H", body[24:26])[0]
+    encoding = _WAV_TYPES.get((code, bits))
+    if encoding is None or channels == 0 or rate == 0:
+        raise LiveError(
+            f"The WAV stream has format {code} with {bits} bits, {channels} channels at {rate} Hz: "
+            "expected PCM or floating point."
+        )
+    return PcmFormat(rate, channels, encoding, wav=True)

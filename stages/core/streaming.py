@@ -1,0 +1,160 @@
+"""Denoising as the sound comes in: blocks of any length in, the estimate out, the same samples however it is cut."""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import soxr
+import torch
+from jaxtyping import Complex64, Float32
+from torch import Tensor
+
+from stages.core.denoiser import AnyDenoiser
+from stages.core.errors import DenoisingError
+from stages.core.gains import GainSource
+from stages.core.parameters import Stft
+from stages.core.spectra import StreamingStft, n_bins
+
+Block = Float32[np.ndarray, "samples channels"]
+Ready = Float32[np.ndarray, "ready channels"]
+# Bins above the network's band follow the mean gain of this many of its highest bins (1 kHz at 31.25 Hz a bin).
+_TOP_BINS = 32
+# Channels whose mean has less than this share of their power are out of phase: independent ones keep 1 / channels.
+_CANCELLED = 0.05
+# Longer blocks are cut, so that memory does not grow with them.
+_LONGEST_BLOCK_S = 10
+
+
+class StrengthError(DenoisingError):
+    """A strength that cannot be."""
+
+
+@dataclass(frozen=True, slots=True)
+class Strength:
+    """How much the denoiser may do.
+
+    `attenuation_limit_db` is the most by which anything is lowered, None without a limit; `dry` is the share of the
+    unprocessed signal in the output, 0 to 1.
+    """
+
+    attenuation_limit_db: float | None = None
+    dry: float = 0.0
+
+    def __post_init__(self) -> None:
+        """Raises StrengthError for values out of range."""
+        if self.attenuation_limit_db is not None and not 0 <= self.attenuation_limit_db <= 200:
+            raise StrengthError(f"The attenuation limit is {self.attenuation_limit_db:g} dB: expected 0 to 200 dB.")
+        if not 0 <= self.dry <= 1:
+            raise StrengthError(f"The share of the dry signal is {self.dry:g}: expected 0 to 1.")
+
+    def applied(self, gain: Complex64[Tensor, "frames bins"]) -> Complex64[Tensor, "frames bins"]:
+        """The gain that is used for a gain that was found."""
+        if self.attenuation_limit_db is not None:
+            floor, size = 10 ** (-self.attenuation_limit_db / 20), gain.abs()
+            direction = torch.where(size > 0, gain / size.clamp_min(1e-30), torch.ones_like(gain))
+            gain = torch.where(size < floor, floor * direction, gain)
+        return gain * (1 - self.dry) + self.dry
+
+
+class StreamingDenoiser:
+    """Denoises one recording or live signal in blocks; `process` may return fewer or more samples than it was given.
+
+    At a multiple of the network's sample rate the window keeps its length in time, so the lowest bins are exactly those
+    that the network knows; other rates are resampled to the next multiple and back. One gain, found on the mean of all
+    channels, serves them all, so that directions stay. Silence comes back as silence.
+    """
+
+    def __init__(self, denoiser: AnyDenoiser, sample_rate: int, n_channels: int, *, strength: Strength | None = None) -> None:
+        """Starts a signal of `n_channels` channels at `sample_rate` Hz."""
+        self._denoiser, self._rate, self._channels = denoiser, sample_rate, n_channels
+        self._factor = max(1, math.ceil(sample_rate / denoiser.sample_rate))
+        self._work_rate = self._factor * denoiser.sample_rate
+        self._strength = strength or Strength()
+        self.reset()
+
+    @property
+    def delay(self) -> int:
+        """Algorithmic delay in samples: how much of the future an output sample may need, resampling not counted."""
+        frames = self._gains.look_ahead
+        return math.ceil(
+            (scaled(self._denoiser.stft, self._factor).win_length - 1 + frames * self._hop) * self._rate / self._work_rate
+        )
+
+    def reset(self) -> None:
+        """Forgets everything heard so far: the next block begins a new signal."""
+        self._stft = StreamingStft(scaled(self._denoiser.stft, self._factor), self._channels)
+        self._hop = self._stft.stft.hop_length
+        self._gains = GainSource(self._denoiser)
+        self._pending = torch.zeros(self._channels, 0, n_bins(self._stft.stft), dtype=torch.complex64)
+        self._taken = self._given = 0
+        self._resamplers: tuple[soxr.ResampleStream, soxr.ResampleStream] | None = None
+        if self._work_rate != self._rate:
+            pair = ((self._rate, self._work_rate), (self._work_rate, self._rate))
+            self._resamplers = tuple(soxr.ResampleStream(old, new, self._channels, "float32", "HQ") for old, new in pair)
+
+    def process(self, block: Block) -> Ready:
+        """Takes the next samples and returns those of the estimate that are ready."""
+        limit = _LONGEST_BLOCK_S * self._rate
+        if len(block) > limit:
+            return np.concatenate([self.process(block[first : first + limit]) for first in range(0, len(block), limit)])
+        self._taken += len(block)
+        work = block if self._resamplers is None else self._resamplers[0].resample_chunk(np.ascontiguousarray(block))
+        return self._given_out(self._passed(self._stft.analysed(_tensor(work)), last=False), last=False)
+
+    def flush(self) -> Ready:
+        """The rest of the estimate, so that as many samples were returned as were taken; then starts a new signal."""
+        work = np.zeros((0, self._channels), np.float32)
+        if self._resamplers is not None and self._taken:
+            work = self._resamplers[0].resample_chunk(work, last=True)
+        ending = torch.cat([self._stft.analysed(_tensor(work)), self._stft.analysed_end()], dim=1)
+        rest = self._given_out(self._passed(ending, last=True), last=True)
+        rest = np.pad(rest, ((0, max(0, self._taken - self._given)), (0, 0)))
+        self.reset()
+        return rest
+
+    def _passed(self, spectra: Complex64[Tensor, "channels frames wide"], *, last: bool) -> Float32[Tensor, "channels samples"]:
+        """Samples of the frames whose gain is known by now."""
+        bins = n_bins(self._denoiser.stft)
+        # A longer window at a higher rate sums more samples of the same tone.
+        gains = self._gains.pushed(shared(spectra)[:, :bins] / self._factor)
+        if last:
+            gains = torch.cat([gains, self._gains.finished()])
+        waiting = torch.cat([self._pending, spectra], dim=1)
+        ready, self._pending = waiting[:, : len(gains)], waiting[:, len(gains) :]
+        return self._stft.synthesised(ready * _widened(self._strength.applied(gains), ready.shape[-1]))
+
+    def _given_out(self, work: Float32[Tensor, "channels samples"], *, last: bool) -> Ready:
+        block = np.ascontiguousarray(work.numpy().T)
+        if self._resamplers is not None:
+            block = self._resamplers[1].resample_chunk(block, last=last)
+        block = block[: max(0, self._taken - self._given)] if last else block
+        self._given += len(block)
+        return block
+
+
+def scaled(stft: Stft, factor: int) -> Stft:
+    """The same transform at `factor` times the sample rate: equal times and frequencies, `factor` times the bins."""
+    # Not checked again: the ranges of params.yaml are for the network's own sample rate.
+    return Stft.model_construct(
+        n_fft=stft.n_fft * factor, win_length=stft.win_length * factor, hop_length=stft.hop_length * factor
+    )
+
+
+def shared(spectra: Complex64[Tensor, "channels frames wide"]) -> Complex64[Tensor, "frames wide"]:
+    """The mean of all channels; in frames where they cancel each other, the loudest of them."""
+    mean, powers = spectra.mean(0), spectra.abs().square().sum(-1)
+    cancelled = mean.abs().square().sum(-1) < _CANCELLED * powers.mean(0)
+    if not bool(cancelled.any()):
+        return mean
+    loudest = spectra[powers.argmax(0), torch.arange(spectra.shape[1])]
+    return torch.where(cancelled.unsqueeze(-1), loudest, mean)
+
+
+def _widened(gains: Complex64[Tensor, "frames bins"], wide: int) -> Complex64[Tensor, "frames wide"]:
+    """The gains with the bins above the network's band."""
+    top = gains[:, -_TOP_BINS:].abs().mean(-1, keepdim=True).to(gains.dtype)
+    return torch.cat([gains, top.expand(-1, wide - gains.shape[-1])], dim=-1)
+
+
+def _tensor(block: Block) -> Float32[Tensor, "channels samples"]:
+    return torch.from_numpy(np.ascontiguousarray(block.T))

@@ -1,0 +1,372 @@
+"""Sound and video files of every kind: what is read is whole or refused, what is written is like what was read."""
+
+import hashlib
+import tracemalloc
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+import soundfile
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from media_specimens import CONTAINERS, LOSSLESS, SOUND_FILES, media_file, sound_file, waveform
+
+from stages.core import media
+from stages.core.audio import AudioError
+from stages.core.sound_writing import whole_numbers
+
+LOSSY_DB, LOSSLESS_DB = 20, 50
+NAMES = [*SOUND_FILES, *CONTAINERS]
+PICTURES = [name for name, (_, _, picture) in CONTAINERS.items() if picture]
+# Formats that nowhere say how long they are.
+ENDLESS = {".aac", ".ac3", ".eac3", ".mp2", ".ts", ".mpg"}
+# The containers that give the length of their sound to the sample; in the others it ends with a frame of the codec.
+EXACT = {
+    "alac.m4a",
+    "aac.m4a",
+    "opus.webm",
+    "flac.mka",
+    "pcm24.mka",
+    "tta.tta",
+    "wavpack.wv",
+    "flac.ogg",
+    "aac.mp4",
+    "pcm16.mov",
+}
+EXACT |= {"float.mov", "mp3.mkv", "vp8.webm", "pcm16.avi", "aac.3gp"}
+
+
+def specimen(path: Path, **shape: int) -> Path:
+    """The file of the name of `path`."""
+    return sound_file(path, **shape) if path.name in SOUND_FILES else media_file(path, **shape)
+
+
+def whole(path: Path, n: int = 5000) -> tuple[np.ndarray, media.MediaReader]:
+    """All samples of a file, and its reader, closed."""
+    with media.reader(path) as source:
+        return np.concatenate(list(source.blocks(n))), source
+
+
+def copied(path: Path, target: Path, n: int = 3000) -> media.MediaSink:
+    """Writes what is read to another file."""
+    with media.reader(path) as source, media.writer(target, source) as sink:
+        for block in source.blocks(n):
+            sink.write(block)
+    return sink
+
+
+def similarity_db(old: np.ndarray, new: np.ndarray) -> float:
+    """How much louder the old waveform is than what differs in the new one."""
+    error, power = np.square(new - old, dtype=np.float64).sum(), np.square(old, dtype=np.float64).sum()
+    return np.inf if error == 0 else float(10 * np.log10(power / error))
+
+
+def pictures(path: Path) -> list[bytes]:
+    """The packets of the video stream of a file, or none."""
+    with av.open(str(path)) as container:
+        return [bytes(packet) for packet in container.demux(video=0) if packet.size] if container.streams.video else []
+
+
+def beginning(path: Path) -> float:
+    """Seconds from the first picture to the first sound."""
+    times = []
+    for kind in ("audio", "video"):
+        with av.open(str(path)) as container:
+            frame = next(container.decode(**{kind: 0}))
+            times.append(float(frame.pts * frame.time_base))
+    return times[0] - times[1]
+
+
+def is_lossless(source: media.MediaReader) -> bool:
+    """Whether the encoding gives back what was written."""
+    encoding = source.format.encoding
+    return encoding.lower().startswith("pcm") or encoding in LOSSLESS | {"FLOAT", "DOUBLE", "ULAW", "ALAC_16"}
+
+
+def check_copy(path: Path, folder: Path) -> media.MediaSink:
+    """Copies a file and compares all that has to stay."""
+    old, source = whole(path)
+    sink = copied(path, folder / path.name)
+    new, result = whole(sink.path)
+    assert (result.sample_rate, result.n_channels, len(new)) == (source.sample_rate, source.n_channels, len(old))
+    assert result.format.encoding == source.format.encoding
+    assert result.format.container == source.format.container
+    assert result.format.bit_depth == source.format.bit_depth
+    if old.any():
+        assert similarity_db(old, new) > (LOSSLESS_DB if is_lossless(source) else LOSSY_DB)
+    assert pictures(sink.path) == pictures(path)
+    assert [file for file in folder.iterdir() if file.name.startswith(".")] == []
+    return sink
+
+
+# ---- real files
+
+
+REFUSED = {
+    "corrupt-middle.flac": r"corrupt or truncated: it cannot be decoded past 1\.\d+ s \(Error : flac decoder lost sync\)",
+    "truncated.flac": r"corrupt or truncated: it cannot be decoded past 1\.\d+ s \(Error : flac decoder lost sync\)",
+    "truncated.ogg": "its last page is missing",
+    "truncated.wav": "truncated: expected 96000 bytes of audio, found 47978",
+    "empty.wav": r"the file is empty \(0 bytes\)",
+    "header-only.wav": "truncated: expected 96000 bytes of audio, found 0",
+    "text.wav": "not a sound or video file",
+    "nan-float.wav": r"holds samples that are NaN, the first at 0\.312 s",
+    "inf-float.wav": r"holds samples that are infinite, the first at 0\.438 s",
+}
+
+
+def test_every_real_file_is_copied_or_refused(test_audio: Path, tmp_path: Path) -> None:
+    files = sorted((test_audio / "zoo").iterdir())
+    assert REFUSED.keys() <= {path.name for path in files}
+    assert media.media_files(test_audio / "zoo") == files
+    for path in files:
+        if path.name in REFUSED:
+            with pytest.raises(AudioError, match=REFUSED[path.name]) as caught:
+                whole(path)
+            assert str(caught.value).startswith(str(path))
+        else:
+            check_copy(path, tmp_path)
+
+
+# ---- reading and writing
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_copy_is_like_its_input(name: str, tmp_path: Path) -> None:
+    path = specimen(tmp_path / name)
+    (tmp_path / "out").mkdir()
+    sink = check_copy(path, tmp_path / "out")
+    assert sink.path.name == name
+    assert not [remark for remark in sink.remarks if "clipped" not in remark and "not kept" not in remark]
+
+
+@pytest.mark.parametrize(
+    "name", ["pcm16.wav", "pcm16.flac", "vorbis.ogg", "aac.m4a", "opus.webm", "aac.mp4", "ac3.mka", "wma2.wma"]
+)
+@pytest.mark.parametrize("n_samples", [4800, 20_480, 48_001])
+def test_any_length_and_stereo_stay(name: str, n_samples: int, tmp_path: Path) -> None:
+    path = specimen(tmp_path / name, n_channels=2, n_samples=n_samples)
+    (tmp_path / "out").mkdir()
+    check_copy(path, tmp_path / "out")
+
+
+@pytest.mark.parametrize("name", sorted(EXACT | SOUND_FILES.keys()))
+def test_length_is_exact_where_the_format_gives_it(name: str, tmp_path: Path) -> None:
+    old, source = whole(specimen(tmp_path / name))
+    assert len(old) == 20_001
+    assert source.n_samples in (20_001, None)
+    expected = waveform(20_001, 1)
+    assert similarity_db(expected, old) > 15
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_equal_sound_gives_equal_bytes(name: str, tmp_path: Path) -> None:
+    path = specimen(tmp_path / name)
+    digests = {hashlib.sha256(copied(path, tmp_path / str(run) / name).path.read_bytes()).hexdigest() for run in range(2)}
+    assert len(digests) == 1
+
+
+@pytest.mark.parametrize("name", ["pcm16.wav", "aac.m4a", "vp8.webm"])
+def test_samples_do_not_depend_on_blocks(name: str, tmp_path: Path) -> None:
+    path = specimen(tmp_path / name)
+    expected, _ = whole(path, 1 << 20)
+    for n in (1, 777, 16_384):
+        with media.reader(path) as source:
+            blocks = list(source.blocks(n))
+        assert {len(block) for block in blocks[:-1]} <= {n}
+        np.testing.assert_array_equal(np.concatenate(blocks), expected)
+
+
+@given(st.lists(st.integers(-(2**15), 2**15 - 1), min_size=1), st.sampled_from([8, 16, 24]))
+@settings(max_examples=50, deadline=None)
+def test_whole_numbers_come_back(numbers: list[int], bits: int) -> None:
+    scaled = np.asarray(numbers, np.float32)[:, None] / 2**15
+    result = whole_numbers(np.trunc(scaled * 2 ** (bits - 1)).astype(np.float32) / 2 ** (bits - 1), bits, np.int32, 0)
+    np.testing.assert_array_equal(result, np.trunc(scaled.astype(np.float64) * 2 ** (bits - 1)))
+
+
+def test_clipping_is_counted_and_float_keeps_overs(tmp_path: Path) -> None:
+    loud = np.asarray([[0.5], [1.5], [-2.0], [1.0], [-1.0]], np.float32)
+    for name, n_clipped in (("pcm16.wav", 2), ("float.wav", 0)):
+        with media.reader(specimen(tmp_path / name)) as source, media.writer(tmp_path / "out" / name, source) as sink:
+            sink.write(loud)
+        assert sink.n_clipped == n_clipped
+        assert bool(sink.remarks) == bool(n_clipped)
+        expected = np.clip(loud, -1, 32767 / 32768) if n_clipped else loud
+        np.testing.assert_array_equal(whole(sink.path)[0], expected)
+
+
+@pytest.mark.parametrize(("name", "seconds"), [("pcm16.wav", 600), ("aac.mp4", 40)])
+def test_memory_does_not_grow_with_the_file(name: str, seconds: int, tmp_path: Path) -> None:
+    path = specimen(tmp_path / name, n_samples=16_000 * seconds, sample_rate=16_000)
+    tracemalloc.start()
+    try:
+        with media.reader(path) as source:
+            n_samples = sum(len(block) for block in source.blocks(8000))
+        assert tracemalloc.get_traced_memory()[1] < 5e5
+    finally:
+        tracemalloc.stop()
+    assert n_samples == 16_000 * seconds
+
+
+# ---- pictures, tags and formats that cannot be written
+
+
+@pytest.mark.parametrize("name", PICTURES)
+@pytest.mark.parametrize("start_s", [0, 0.4])
+def test_sound_stays_with_the_picture(name: str, start_s: float, tmp_path: Path) -> None:
+    path = media_file(tmp_path / name, n_samples=48_000, start_s=start_s)
+    sink = copied(path, tmp_path / "out" / name)
+    assert pictures(sink.path) == pictures(path)
+    assert beginning(sink.path) == pytest.approx(beginning(path), abs=2.1e-3)
+    with media.reader(sink.path) as result, media.reader(path) as source:
+        assert result.tags.get("title") == source.tags.get("title")
+
+
+def test_other_streams_are_kept_and_mentioned(tmp_path: Path) -> None:
+    path = media_file(tmp_path / "aac.mkv", n_sounds=2)
+    sink = copied(path, tmp_path / "out" / path.name)
+    with media.reader(path) as source:
+        assert source.remarks == ["it has 2 audio streams: stream 1 is denoised, the others are left as they are"]
+    with av.open(str(sink.path)) as container, av.open(str(path)) as original:
+        assert [stream.type for stream in container.streams] == [stream.type for stream in original.streams]
+        assert [bytes(packet) for packet in container.demux(audio=1)] == [bytes(packet) for packet in original.demux(audio=1)]
+
+
+def test_cover_chapters_and_tags_of_m4a_are_kept(tmp_path: Path) -> None:
+    path = tmp_path / "cover.m4a"
+    with av.open(str(media_file(tmp_path / "aac.m4a"))) as plain, av.open(str(path), "w", format="mp4") as out:
+        out.metadata.update({"title": "Eins", "artist": "Zwei"})
+        out.set_chapters([{"id": 0, "start": 0, "end": 200, "time_base": Fraction(1, 1000), "metadata": {"title": "Kapitel"}}])
+        sound = out.add_stream_from_template(plain.streams[0])
+        cover = out.add_stream("mjpeg", rate=1)
+        cover.width, cover.height, cover.pix_fmt = 16, 16, "yuvj420p"
+        cover.disposition = av.stream.Disposition.attached_pic
+        frame = av.VideoFrame.from_ndarray(np.zeros((16, 16, 3), np.uint8), format="rgb24").reformat(format="yuvj420p")
+        frame.pts = 0
+        for packet in [*cover.encode(frame), *cover.encode(None)]:
+            out.mux(packet)
+        for packet in plain.demux():
+            if packet.size:
+                packet.stream = sound
+                out.mux(packet)
+    sink = copied(path, tmp_path / "out" / path.name)
+    with av.open(str(sink.path)) as container:
+        assert container.metadata["title"] == "Eins"
+        assert container.metadata["artist"] == "Zwei"
+        assert container.streams.video[0].disposition & av.stream.Disposition.attached_pic
+        assert [chapter["metadata"]["title"] for chapter in container.chapters()] == ["Kapitel"]
+    assert pictures(sink.path) == pictures(path)
+    assert sink.remarks == []
+
+
+def test_tags_of_sound_files_are_kept_or_named(tmp_path: Path) -> None:
+    path = tmp_path / "tags.flac"
+    with soundfile.SoundFile(path, "w", 16_000, 1) as file:
+        file.title, file.artist = "Ein Titel", "Jemand"
+        file.write(waveform(1000, 1, 16_000))
+    sink = copied(path, tmp_path / "out.flac")
+    assert sink.remarks == []
+    assert whole(sink.path)[1].tags["title"] == "Ein Titel"
+    sink = copied(path, tmp_path / "out.au")
+    assert sink.remarks == ["not kept of the tags: artist, title"]
+
+
+def test_what_cannot_be_written_becomes_lossless(tmp_path: Path) -> None:
+    path = tmp_path / "adpcm.wav"
+    soundfile.write(path, waveform(20_001, 1, 16_000), 16_000, subtype="IMA_ADPCM")
+    sink = copied(path, tmp_path / "out" / path.name)
+    assert "IMA_ADPCM holds whole blocks only" in sink.remarks[0]
+    assert len(whole(sink.path)[0]) == len(whole(path)[0])
+    path = sound_file(tmp_path / "pcm16.wav", n_channels=9)
+    sink = copied(path, tmp_path / "out" / "nine.flac")
+    assert sink.path.name == "nine.flac.wav"
+    assert "WAV in floating point" in sink.remarks[0]
+    np.testing.assert_array_equal(whole(sink.path)[0], whole(path)[0])
+
+
+def test_suffix_of_the_output_rules(tmp_path: Path) -> None:
+    path = media_file(tmp_path / "aac.m4a")
+    for name, encoding in (("a.wav", "PCM_24"), ("b.flac", "PCM_24"), ("c.mka", "aac"), ("d.opus", "OPUS"), ("e.m4a", "aac")):
+        sink = copied(path, tmp_path / "out" / name)
+        result, source = whole(sink.path)
+        assert (sink.path.name, source.format.encoding) == (name, encoding)
+        assert len(result) == 20_001
+
+
+def test_failure_leaves_nothing(tmp_path: Path) -> None:
+    def attempt(path: Path, block: np.ndarray) -> None:
+        with media.reader(path) as source, media.writer(tmp_path / "out" / path.name, source) as sink:
+            sink.write(np.zeros((10, 1), np.float32))
+            if not len(block):
+                raise KeyboardInterrupt
+            sink.write(block)
+
+    paths = [sound_file(tmp_path / "pcm16.wav"), media_file(tmp_path / "aac.mp4")]
+    for path in paths:
+        with pytest.raises(KeyboardInterrupt):
+            attempt(path, np.zeros((0, 1), np.float32))
+        with pytest.raises(media.MediaError, match="holds NaN"):
+            attempt(path, np.full((2, 1), np.nan, np.float32))
+        with pytest.raises(media.MediaError, match="expected blocks of 1 channels, found 2"):
+            attempt(path, np.zeros((2, 2), np.float32))
+        assert list((tmp_path / "out").iterdir()) == []
+        with media.reader(path) as source, pytest.raises(media.MediaError, match="would be overwritten"):
+            media.writer(path, source).__enter__()
+
+
+# ---- what is refused
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if Path(name).suffix not in ENDLESS])
+def test_truncated_file_is_refused(name: str, tmp_path: Path) -> None:
+    path = specimen(tmp_path / name, n_samples=96_000)
+    data = path.read_bytes()
+    path.write_bytes(data[: len(data) * 6 // 10])
+    with pytest.raises(AudioError, match=str(path)):
+        whole(path)
+
+
+def test_file_without_sound_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "mute.mp4"
+    with av.open(str(path), "w") as out:
+        stream = out.add_stream("mpeg4", rate=25)
+        stream.width, stream.height = 64, 48
+        out.mux(stream.encode(av.VideoFrame(64, 48, "yuv420p")))
+        out.mux(stream.encode(None))
+    with pytest.raises(media.MediaError, match="has no sound: it holds video only"):
+        media.reader(path)
+
+
+def test_missing_file_and_playlist_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(media.MediaError, match="no such file"):
+        media.reader(tmp_path / "gone.wav")
+    sound_file(tmp_path / "pcm16.wav")
+    (tmp_path / "list.mp4").write_text("#EXTM3U\n#EXTINF:1,\npcm16.wav\n#EXT-X-ENDLIST\n", encoding="utf-8")
+    with pytest.raises(media.MediaError, match="not a sound or video file"):
+        media.reader(tmp_path / "list.mp4")
+
+
+def test_file_of_no_samples_stays_one(tmp_path: Path) -> None:
+    path = tmp_path / "none.wav"
+    soundfile.write(path, np.zeros((0, 2)), 16_000)
+    with media.reader(path) as source:
+        assert source.n_samples == 0
+        assert list(source.blocks(10)) == []
+    sink = copied(path, tmp_path / "out" / path.name)
+    assert soundfile.info(sink.path).frames == 0
+    # A recorder that was killed.
+    path.write_bytes(path.read_bytes() + bytes(10_000))
+    with pytest.raises(AudioError, match=r"holds no samples: its header promises none, and the file has 100\d\d bytes"):
+        media.reader(path)
+
+
+def test_media_files_are_found_once(tmp_path: Path) -> None:
+    for name in ("b.WAV", "a.mp4", "sub/c.mkv", ".hidden.wav", ".git/d.wav", "e.txt", ".partial-x.wav"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    (tmp_path / "sub" / "loop").symlink_to(tmp_path)
+    (tmp_path / "gone.wav").symlink_to(tmp_path / "nowhere.wav")
+    assert media.media_files(tmp_path) == [tmp_path / "a.mp4", tmp_path / "b.WAV", tmp_path / "sub" / "c.mkv"]
