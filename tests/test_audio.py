@@ -11,13 +11,10 @@ from specimens import RATE, few, hiss, level_db, snr_db, stored, voiced
 from stages.core.audio import (
     SUFFIXES,
     AudioError,
-    FileFormat,
-    file_format,
     level_dbfs,
     read_audio,
     resampled,
     sound_files,
-    write_audio,
 )
 
 CONTAINERS = ["WAV", "WAVEX", "FLAC", "OGG", "MP3", "AIFF", "CAF", "AU", "W64", "RF64"]
@@ -32,18 +29,20 @@ COARSE_DB |= {"PCM_S8": 25, "PCM_U8": 25, "ULAW": 25, "ALAW": 25, "IMA_ADPCM": 1
 COARSE_DB |= {"G723_24": 5, "G723_40": 10, "NMS_ADPCM_16": 0, "NMS_ADPCM_24": 5, "NMS_ADPCM_32": 10, "DPCM_8": 10}
 # Encodings that libsndfile writes in blocks: the last one is filled up, as AIFF does to an even number of bytes.
 IN_BLOCKS = {"IMA_ADPCM", "MS_ADPCM", "GSM610", "G721_32", "G723_24", "G723_40", "NMS_ADPCM_16", "NMS_ADPCM_24", "NMS_ADPCM_32"}
-FLOATING = [("WAV", "FLOAT"), ("WAV", "DOUBLE"), ("AIFF", "FLOAT"), ("CAF", "DOUBLE")]
 
 
-def form(container: str = "WAV", encoding: str = "PCM_16", endian: str = "FILE") -> FileFormat:
-    return FileFormat(container, encoding, endian)
+def write_audio(path: Path, wave: np.ndarray, sample_rate: int, container: str, encoding: str = "PCM_16") -> None:
+    with soundfile.SoundFile(path, "w", sample_rate, wave.shape[1], encoding, None, container) as file:
+        # libsndfile's Vorbis encoder overflows its stack on very long single writes (libsndfile#709).
+        for first in range(0, len(wave), 1 << 14):
+            file.write(np.clip(wave[first : first + (1 << 14)], -1, 1))
 
 
 @pytest.mark.parametrize(("container", "encoding"), FORMATS)
-def test_a_recording_is_written_in_its_own_format_with_its_own_length(container: str, encoding: str, tmp_path: Path) -> None:
+def test_every_format_is_read_with_its_own_length(container: str, encoding: str, tmp_path: Path) -> None:
     path = tmp_path / "a.wav"
     wave = np.float32(2) * voiced(12345)[:, None]
-    assert write_audio(path, wave, RATE, form(container, encoding)) == 0
+    write_audio(path, wave, RATE, container, encoding)
     found, sample_rate = read_audio(path)
     assert sample_rate == RATE
     if encoding in IN_BLOCKS:
@@ -53,8 +52,6 @@ def test_a_recording_is_written_in_its_own_format_with_its_own_length(container:
     else:
         assert found.shape == wave.shape
     assert snr_db(wave, found[: len(wave)] - wave) > COARSE_DB.get(encoding, 40)
-    assert (file_format(path).container, file_format(path).encoding) == (container, encoding)
-    assert [other.name for other in tmp_path.iterdir()] == ["a.wav"]
 
 
 @pytest.mark.parametrize(
@@ -65,49 +62,9 @@ def test_a_recording_is_written_in_its_own_format_with_its_own_length(container:
 def test_any_length_comes_back(container: str, n_samples: int, tmp_path: Path) -> None:
     wave = hiss(2 * n_samples).reshape(n_samples, 2)
     encoding = "VORBIS" if container == "OGG" else "PCM_16"
-    write_audio(tmp_path / "a", wave, 48000, form(container, encoding))
+    write_audio(tmp_path / "a", wave, 48000, container, encoding)
     found, sample_rate = read_audio(tmp_path / "a")
     assert (found.shape, found.dtype, sample_rate) == ((n_samples, 2), np.float32, 48000)
-
-
-@pytest.mark.parametrize("endian", ["LITTLE", "BIG"])
-def test_byte_order_is_kept(endian: str, tmp_path: Path) -> None:
-    write_audio(tmp_path / "a.caf", voiced(500)[:, None], RATE, form("CAF", "PCM_24", endian))
-    again = file_format(tmp_path / "a.caf")
-    write_audio(tmp_path / "b.caf", read_audio(tmp_path / "a.caf")[0], RATE, again)
-    assert (tmp_path / "a.caf").read_bytes() == (tmp_path / "b.caf").read_bytes()
-
-
-@pytest.mark.parametrize("encoding", ["PCM_U8", "PCM_16", "PCM_24", "PCM_32"])
-def test_values_beyond_full_scale_are_clipped_and_counted(encoding: str, tmp_path: Path) -> None:
-    wave = np.array([[1.5, 0.2], [-3.0, 1.0], [0.5, -1.0001]], np.float32)
-    assert write_audio(tmp_path / "a.wav", wave, RATE, form(encoding=encoding)) == 3
-    np.testing.assert_allclose(read_audio(tmp_path / "a.wav")[0], np.clip(wave, -1, 1), atol=0.01)
-    assert wave[0, 0] == 1.5
-
-
-@pytest.mark.parametrize(("container", "encoding"), FLOATING)
-def test_floating_point_keeps_values_beyond_full_scale(container: str, encoding: str, tmp_path: Path) -> None:
-    wave = np.array([[1.5], [-3.0], [0.1]], np.float32)
-    assert write_audio(tmp_path / "a", wave, RATE, form(container, encoding)) == 0
-    np.testing.assert_array_equal(read_audio(tmp_path / "a")[0], wave)
-
-
-@pytest.mark.parametrize(
-    ("shape", "rate", "made"),
-    [
-        ((100, 9), RATE, form("FLAC", "PCM_16")),
-        ((100, 1), RATE, form("FLAC", "FLOAT")),
-        ((100, 1), 44100, form("OGG", "OPUS")),
-        ((100, 1), RATE, form("MP4", "AAC")),
-    ],
-)
-def test_what_cannot_be_written_names_file_and_format_and_leaves_nothing(
-    shape: tuple[int, int], rate: int, made: FileFormat, tmp_path: Path
-) -> None:
-    with pytest.raises(AudioError, match=rf"out\.x: cannot be written as {made.container} {made.encoding}"):
-        write_audio(tmp_path / "out.x", np.zeros(shape, np.float32), rate, made)
-    assert list(tmp_path.iterdir()) == []
 
 
 @few
@@ -116,7 +73,7 @@ def test_what_cannot_be_written_names_file_and_format_and_leaves_nothing(
 def test_a_part_is_that_part_of_the_whole(container: str, start: int, n_samples: int, tmp_path_factory: object) -> None:
     path = tmp_path_factory.getbasetemp() / f"part.{container.lower()}"  # type: ignore[attr-defined]
     if not path.exists():
-        write_audio(path, hiss(4000).reshape(2000, 2), RATE, form(container))
+        write_audio(path, hiss(4000).reshape(2000, 2), RATE, container)
     whole, _ = read_audio(path)
     if start + n_samples <= 2000:
         np.testing.assert_array_equal(read_audio(path, start=start, n_samples=n_samples)[0], whole[start : start + n_samples])
@@ -129,7 +86,7 @@ def test_a_part_is_that_part_of_the_whole(container: str, start: int, n_samples:
 
 def damaged(tmp_path: Path, name: str, container: str, encoding: str, share: float) -> Path:
     path = tmp_path / name
-    write_audio(path, 3 * voiced(64000)[:, None], RATE, form(container, encoding))
+    write_audio(path, 3 * voiced(64000)[:, None], RATE, container, encoding)
     content = path.read_bytes()
     path.write_bytes(content[: round(share * len(content))])
     return path
@@ -171,9 +128,8 @@ def test_a_truncated_file_is_named(container: str, encoding: str, share: float, 
 )
 def test_what_is_no_sound_file_is_named(content: bytes, message: str, tmp_path: Path) -> None:
     (tmp_path / "bad.wav").write_bytes(content)
-    for read in (read_audio, file_format):
-        with pytest.raises(AudioError, match=rf"bad\.wav: {message}"):
-            read(tmp_path / "bad.wav")
+    with pytest.raises(AudioError, match=rf"bad\.wav: {message}"):
+        read_audio(tmp_path / "bad.wav")
 
 
 @pytest.mark.parametrize("name", ["raw.raw", "noise.raw", "plain.txt"])
@@ -279,9 +235,3 @@ def test_a_flac_stream_of_unknown_length_is_refused(tmp_path: Path) -> None:
     path.write_bytes(data)
     with pytest.raises(AudioError, match="does not say how long"):
         read_audio(path)
-
-
-def test_nothing_that_is_no_number_is_written(tmp_path: Path) -> None:
-    with pytest.raises(AudioError, match="NaN or infinity"):
-        write_audio(tmp_path / "a.wav", np.full((10, 1), np.nan, np.float32), 16000, FileFormat("WAV", "PCM_16", "FILE"))
-    assert list(tmp_path.iterdir()) == []

@@ -27,7 +27,8 @@ def denoiser(target: str = "irm", stft: Stft = STFT) -> Denoiser:
 def fixed(gain: float | Callable[[torch.Tensor], torch.Tensor], stft: Stft = STFT) -> Denoiser:
     """A denoiser whose estimate is its input times `gain`, or a function of it."""
     made = denoiser(stft=stft)
-    made.denoised = gain if callable(gain) else lambda given: given * gain  # type: ignore[method-assign]
+    function = gain if callable(gain) else lambda given: given * gain
+    made.denoised = lambda given, state=None: (function(given), state)  # type: ignore[method-assign]
     return made
 
 

@@ -1,5 +1,7 @@
 """The short-time Fourier transform and its inverse: the one module that knows windows, padding and the order of axes."""
 
+from functools import cache
+
 import torch
 from jaxtyping import Complex64, Float32
 from torch import Tensor
@@ -107,4 +109,11 @@ def _overlap_added(frames: Float32[Tensor, "*batch frames length"], hop: int) ->
 
 
 def _window(stft: Stft, device: torch.device) -> Float32[Tensor, "length"]:
-    return torch.hann_window(stft.win_length, periodic=True, dtype=torch.float64, device="cpu").sqrt().float().to(device)
+    return _square_root_hann(stft.win_length).to(device)
+
+
+@cache
+def _square_root_hann(length: int) -> Float32[Tensor, "length"]:
+    # Kept for training as well, which takes no tensors that were made for inference.
+    with torch.inference_mode(False):
+        return torch.hann_window(length, periodic=True, dtype=torch.float64, device="cpu").sqrt().float()

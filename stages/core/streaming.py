@@ -92,6 +92,7 @@ class StreamingDenoiser:
             pair = ((self._rate, self._work_rate), (self._work_rate, self._rate))
             self._resamplers = tuple(soxr.ResampleStream(old, new, self._channels, "float32", "HQ") for old, new in pair)
 
+    @torch.inference_mode()
     def process(self, block: Block) -> Ready:
         """Takes the next samples and returns those of the estimate that are ready."""
         limit = _LONGEST_BLOCK_S * self._rate
@@ -101,6 +102,7 @@ class StreamingDenoiser:
         work = block if self._resamplers is None else self._resamplers[0].resample_chunk(np.ascontiguousarray(block))
         return self._given_out(self._passed(self._stft.analysed(_tensor(work)), last=False), last=False)
 
+    @torch.inference_mode()
     def flush(self) -> Ready:
         """The rest of the estimate, so that as many samples were returned as were taken; then starts a new signal."""
         work = np.zeros((0, self._channels), np.float32)
