@@ -9,7 +9,8 @@ import pytest
 from small_pipeline import ROOT, SMALL, STAGES, Command, Ended, Pipeline, fresh, put_parameters
 
 from stages.core.checkpoint import worker_denoiser
-from stages.core.runtime import run_stage
+from stages.core.engines import loaded
+from stages.core.runtime import run_command, run_stage
 
 
 @pytest.fixture(scope="session")
@@ -45,12 +46,15 @@ def command(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) 
     def run(name: str, *arguments: str | Path) -> Ended:
         module = importlib.import_module(f"stages.{name}")
         worker_denoiser.cache_clear()
+        loaded.cache_clear()
+        # It takes locks of its own, since commands with other outputs may run side by side.
+        start = run_command if name == "denoise" else run_stage
         capfd.readouterr()
         with monkeypatch.context() as patch:
             patch.setattr(sys, "argv", [f"stages.{name}", *map(str, arguments)])
             patch.delenv("DVC_STAGE", raising=False)
             try:
-                run_stage(name, module.main)
+                start(name, module.main)
             except SystemExit as ending:
                 return Ended(int(ending.code or 0), *capfd.readouterr())
         return Ended(0, *capfd.readouterr())

@@ -12,12 +12,13 @@ from typing import Any, NamedTuple
 from ruamel.yaml import YAML
 
 ROOT = Path(__file__).resolve().parents[1]
-STAGES = ("download@speech", "download@noise", "mix", "shard", "train", "evaluate", "denoise")
+STAGES = ("download@speech", "download@noise", "mix", "shard", "train", "evaluate", "export", "denoise")
 METRICS = (
     "mix.json",
     "shard.json",
     "train.json",
     "evaluate.json",
+    "export.json",
     "curves.csv",
     "evaluate_by_snr.csv",
     "evaluate_by_noise.csv",

@@ -11,7 +11,7 @@ import psutil
 import pytest
 import soundfile
 from ruamel.yaml import YAML
-from small_pipeline import METRICS, ROOT, SMALL, Pipeline, fresh
+from small_pipeline import METRICS, ROOT, SMALL, STAGES, Pipeline, fresh
 
 pytest_plugins = ["pipeline_fixtures"]
 
@@ -36,12 +36,14 @@ print(json.dumps(found))
 # All stages in one process without DVC, so that PyTorch is imported once in it and once in each of its workers.
 ALL_STAGES = """
 import sys
-from stages import denoise, download, evaluate, mix, shard, train
-from stages.core.runtime import run_stage
+from stages import denoise, download, evaluate, export, mix, shard, train
+from stages.core.runtime import run_command, run_stage
 
-for module, *arguments in [(download, "speech"), (download, "noise"), (mix,), (shard,), (train,), (evaluate,), (denoise,)]:
+for module, *arguments in [(download, "speech"), (download, "noise"), (mix,), (shard,), (train,), (evaluate,), (export,)]:
     sys.argv[1:] = arguments
     run_stage(module.__name__, module.main)
+sys.argv[1:] = []
+run_command("denoise", denoise.main)
 """
 
 
@@ -94,7 +96,7 @@ def test_all_outputs_are_there(finished: Pipeline) -> None:
     assert left == []
 
 
-@pytest.mark.parametrize("name", ["mix", "shard", "train", "evaluate"])
+@pytest.mark.parametrize("name", ["mix", "shard", "train", "evaluate", "export"])
 def test_metrics_are_json_without_nan_and_dots(finished: Pipeline, name: str) -> None:
     text = (finished.folder / f"metrics/{name}.json").read_text(encoding="utf-8")
     found = numbers(json.loads(text, parse_constant=no_constant))
@@ -123,7 +125,8 @@ def test_denoised_recordings_are_like_the_inbox(finished: Pipeline) -> None:
     inbox, denoised = finished.folder / "data/inbox", finished.folder / "data/denoised"
     names = sorted(path.relative_to(inbox) for path in inbox.rglob("*.wav"))
     assert len(names) == 3
-    assert sorted(path.relative_to(denoised) for path in denoised.rglob("*") if path.is_file()) == names
+    found = sorted(path.relative_to(denoised) for path in denoised.rglob("*") if path.is_file())
+    assert found == sorted([*names, Path("denoise-report.csv")])
     for name in names:
         before, after = soundfile.info(inbox / name), soundfile.info(denoised / name)
         for quality in ("frames", "samplerate", "channels", "format", "subtype"):
@@ -136,7 +139,7 @@ def test_denoised_recordings_are_like_the_inbox(finished: Pipeline) -> None:
 def test_a_second_repro_runs_nothing(finished: Pipeline) -> None:
     output = finished.done("dvc", "repro")
     assert "Running stage" not in output
-    assert output.count("didn't change, skipping") == 7
+    assert output.count("didn't change, skipping") == len(STAGES)
 
 
 def test_the_state_of_a_run_is_clean_for_git_and_dvc(finished: Pipeline) -> None:
@@ -184,7 +187,7 @@ def test_a_new_corpus_of_noise_makes_no_speech_anew(copied: Pipeline) -> None:
 
 
 def test_an_experiment_with_the_model_trains_and_scores_and_shows_it(copied: Pipeline) -> None:
-    assert copied.experiment("model.layers=3") == ["train", "evaluate", "denoise"]
+    assert copied.experiment("model.layers=3") == ["train", "evaluate", "export", "denoise"]
     difference = json.loads(copied.done("dvc", "metrics", "diff", "--json"))
     assert difference["metrics/train.json"]["n_weights"]["diff"] > 0
     assert "metrics/evaluate.json" in difference

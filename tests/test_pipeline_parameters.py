@@ -49,7 +49,7 @@ def assert_refused(ended: Ended, *parts: str) -> None:
         assert part in ended.err
 
 
-# ---- params.yaml
+# ---- params.yaml; export reads none of it
 
 
 @pytest.mark.parametrize("stage", STAGES, ids="-".join)
@@ -242,13 +242,19 @@ def test_a_corpus_without_enough_speakers_is_refused(own: Path, command: Command
         ("shard", "data/mixtures/train/index.csv"),
         ("train", "run 'dvc repro shard' first"),
         ("evaluate", "run 'dvc repro mix' first"),
-        ("denoise", "data/inbox"),
+        ("export", "models/denoiser.safetensors: no such weights file; train one with 'dvc repro train'"),
     ],
 )
 def test_a_stage_whose_input_is_not_there_says_which_comes_first(
     repository_folder: Path, command: Command, stage: str, part: str
 ) -> None:
     assert_refused(command(stage), part)
+    assert files() == set()
+
+
+def test_an_empty_inbox_is_no_failure_but_said(repository_folder: Path, command: Command) -> None:
+    ended = command("denoise")
+    assert (ended.code, ended.err) == (2, "error: data/inbox: no sound or video files in this folder.\n")
     assert files() == set()
 
 
