@@ -142,7 +142,7 @@ def live(options: Options, arguments: argparse.Namespace) -> None:
     stream = StreamingDenoiser(
         loaded(options.model, options.engine), form.sample_rate, form.n_channels, strength=options.strength
     )
-    print(f"delay: {1000 * stream.delay / form.sample_rate:.0f} ms", file=sys.stderr)
+    print(f"delay: {1000 * (stream.delay + stream.resampling_delay) / form.sample_rate:.0f} ms", file=sys.stderr)
     try:
         heard = denoise_stream(source, sink, form, stream, max(1, round(LIVE_BLOCK_S * form.sample_rate)))
     except BrokenPipeError:

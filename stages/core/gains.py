@@ -14,6 +14,8 @@ Ready = Complex64[Tensor, "ready bins"]
 # A network that looks both ways sees this much at once, and on either side this much more that is then thrown away.
 _WINDOW_S = 8.0
 _CONTEXT_S = 2.0
+# Over this much the gains of one window turn into those of the next: the level that a window begins with is another one.
+_FADE_S = 1.0
 
 
 class GainSource:
@@ -31,11 +33,13 @@ class GainSource:
         self._context = round(_CONTEXT_S * denoiser.frames_per_second)
         self._heard = torch.zeros(0, n_bins(denoiser.stft), dtype=torch.complex64)
         self._past = 0
+        self._fade = round(_FADE_S * denoiser.frames_per_second)
+        self._fading = self._heard
 
     @property
     def look_ahead(self) -> int:
         """Frames of the future that a gain may wait for."""
-        return self._window + self._context if self._denoiser.looks_ahead else 0
+        return self._window + self._context - 1 if self._denoiser.looks_ahead else 0
 
     def pushed(self, frames: Frames) -> Ready:
         """The gains that are ready after the next frames of the signal."""
@@ -60,9 +64,15 @@ class GainSource:
     def _of_window(self, length: int) -> Frames:
         seen = self._heard[: self._past + self._window + self._context]
         estimate, _ = self._denoiser.denoised(seen.unsqueeze(0), None)
-        found = gain(estimate[0], seen)[self._past : self._past + length]
-        start = max(0, self._past + length - self._context)
-        self._past = self._past + length - start
+        end = self._past + length
+        gains = gain(estimate[0], seen)
+        found = gains[self._past : end]
+        n_faded = min(len(self._fading), length)
+        share = (torch.arange(1, n_faded + 1) / (self._fade + 1)).unsqueeze(-1)
+        found[:n_faded] = share * found[:n_faded] + (1 - share) * self._fading[:n_faded]
+        self._fading = gains[end : end + self._fade].clone()
+        start = max(0, end - self._context)
+        self._past = end - start
         self._heard = self._heard[start:]
         return found
 

@@ -80,6 +80,19 @@ class StreamingDenoiser:
             (scaled(self._denoiser.stft, self._factor).win_length - 1 + frames * self._hop) * self._rate / self._work_rate
         )
 
+    @property
+    def resampling_delay(self) -> int:
+        """How many samples more the resamplers hold back at most, as measured; 0 at a multiple of the network's rate."""
+        if self._work_rate == self._rate:
+            return 0
+        up, down = self._new_resamplers()
+        block = np.zeros((math.ceil(self._rate / 100), self._channels), np.float32)
+        n_held = longest = 0
+        for _ in range(100):
+            n_held += len(block) - len(down.resample_chunk(up.resample_chunk(block)))
+            longest = max(longest, n_held)
+        return longest
+
     def reset(self) -> None:
         """Forgets everything heard so far: the next block begins a new signal."""
         self._stft = StreamingStft(scaled(self._denoiser.stft, self._factor), self._channels)
@@ -87,10 +100,7 @@ class StreamingDenoiser:
         self._gains = GainSource(self._denoiser)
         self._pending = torch.zeros(self._channels, 0, n_bins(self._stft.stft), dtype=torch.complex64)
         self._taken = self._given = 0
-        self._resamplers: tuple[soxr.ResampleStream, soxr.ResampleStream] | None = None
-        if self._work_rate != self._rate:
-            pair = ((self._rate, self._work_rate), (self._work_rate, self._rate))
-            self._resamplers = tuple(soxr.ResampleStream(old, new, self._channels, "float32", "HQ") for old, new in pair)
+        self._resamplers = None if self._work_rate == self._rate else self._new_resamplers()
 
     @torch.inference_mode()
     def process(self, block: Block) -> Ready:
@@ -113,6 +123,12 @@ class StreamingDenoiser:
         rest = np.pad(rest, ((0, max(0, self._taken - self._given)), (0, 0)))
         self.reset()
         return rest
+
+    def _new_resamplers(self) -> tuple[soxr.ResampleStream, soxr.ResampleStream]:
+        """To the rate of the transform, and back."""
+        rates = (self._rate, self._work_rate)
+        first, second = (soxr.ResampleStream(*pair, self._channels, "float32", "HQ") for pair in (rates, rates[::-1]))
+        return first, second
 
     def _passed(self, spectra: Complex64[Tensor, "channels frames wide"], *, last: bool) -> Float32[Tensor, "channels samples"]:
         """Samples of the frames whose gain is known by now."""
