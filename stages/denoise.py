@@ -178,6 +178,8 @@ def main() -> None:
         if arguments.input:
             command.error("--stream reads standard input and writes standard output: name no INPUT and OUTPUT")
         live(options, arguments)
+    elif arguments.rate:
+        command.error("--rate describes the raw samples of --stream: files say their own rate")
     elif arguments.output:
         source, target = arguments.input, arguments.output
         # Commands with other outputs may run side by side.

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from denoised_files import weights
 from small_pipeline import ROOT, SMALL, STAGES, Command, Ended, Pipeline, fresh, put_parameters
 
 from stages.core.checkpoint import worker_denoiser
@@ -37,6 +38,15 @@ def repository_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     put_parameters(folder / "params.yaml", SMALL)
     monkeypatch.chdir(folder)
     return folder
+
+
+@pytest.fixture
+def untrained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A model at the usual place below the working directory, which holds nothing else."""
+    folder = tmp_path / "work"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    return weights()
 
 
 @pytest.fixture

@@ -63,9 +63,8 @@ def parser(description: str, model: Path) -> argparse.ArgumentParser:
     command.add_argument("--overwrite", action="store_true", help="denoise again what is done already")
     command.add_argument(
         "--jobs",
-        type=int,
+        type=_n_jobs,
         default=-1,
-        choices=[-1, *range(1, 257)],
         metavar="N",
         help="files worked on at a time (default: one for each core)",
     )
@@ -88,7 +87,10 @@ def parser(description: str, model: Path) -> argparse.ArgumentParser:
 
 
 def _positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise ValueError
-    return number
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"expected a whole number from 1, found '{text}'")
+    return int(text)
+
+
+def _n_jobs(text: str) -> int:
+    return -1 if text == "-1" else _positive(text)

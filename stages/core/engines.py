@@ -8,7 +8,7 @@ from stages.core.checkpoint import load_checkpoint, worker_denoiser
 from stages.core.denoiser import Denoiser
 from stages.core.files import file_digest
 from stages.core.onnx_graph import onnx_graph
-from stages.core.onnx_model import OnnxDenoiser, load_onnx, onnx_denoiser
+from stages.core.onnx_model import OnnxDenoiser, OnnxError, load_onnx, onnx_denoiser
 
 Engine = Literal["onnx", "torch"]
 
@@ -22,9 +22,11 @@ def loaded(model: Path, engine: Engine) -> Denoiser | OnnxDenoiser:
 
     Raises:
         CheckpointError: no such weights, or damaged ones.
-        OnnxError: a damaged ONNX file.
+        OnnxError: a damaged ONNX file, or one that PyTorch is to run.
     """
     if model.suffix == ".onnx":
+        if engine == "torch":
+            raise OnnxError(f"{model}: PyTorch cannot run an ONNX file; name the weights, or leave out the engine.")
         return load_onnx(model)
     if engine == "torch":
         return worker_denoiser(model)
