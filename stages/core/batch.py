@@ -124,12 +124,13 @@ class Ledger:
         """The outcome of a recording whose output is still in its place, or was put back there; None otherwise."""
         try:
             record = Record(**json.loads((self.folder / f"{key}.json").read_text(encoding="utf-8")))
+            output = job.target.with_name(job.target.name + record.suffix)
         except (OSError, ValueError, TypeError):
             return None
-        output = job.target.with_name(job.target.name + record.suffix)
-        if not output.is_file() and self.copies and (self.folder / key).is_file():
+        copy = self.folder / key
+        if not output.is_file() and self.copies and copy.is_file() and file_digest(copy) == record.content:
             with written(output) as temporary:
-                shutil.copyfile(self.folder / key, temporary)
+                shutil.copyfile(copy, temporary)
         if output.is_file() and file_digest(output) == record.content:
             return Outcome(job.name, "kept", output.name, record.seconds, record.remarks)
         return None

@@ -1,0 +1,262 @@
+"""Which output belongs to which input, which is made already, and the table of all."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from specimens import law
+
+from stages.core.batch import BatchError, Job, Ledger, Outcome, jobs, report
+
+OUTPUT = b"an output"
+
+
+def filled(folder: Path, **sizes: int) -> Path:
+    """A folder with files of so many bytes; a__wav is a.wav, b___c__wav is b/c.wav."""
+    for name, size in sizes.items():
+        path = folder / name.replace("___", "/").replace("__", ".").replace("_", "-")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"x" * size)
+    return folder
+
+
+def places(source: Path, target: Path) -> dict[str, str]:
+    """Outputs by the names of their inputs, in the order of the jobs."""
+    found, _ = jobs(source, target)
+    return {job.name: job.target.as_posix() for job in found}
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tests work with relative paths, as commands mostly do."""
+    monkeypatch.chdir(tmp_path)
+
+
+# ---- jobs
+
+
+def test_outputs_mirror_the_input_and_the_largest_come_first() -> None:
+    source = filled(Path("in"), a__wav=5, b___c__FLAC=900, b___d__m4a=7, notes__txt=3, e__wav=5)
+    found, others = jobs(source, Path("out"))
+    assert [(job.name, job.target.as_posix(), job.n_bytes) for job in found] == [
+        ("b/c.FLAC", "out/b/c.FLAC", 900),
+        ("b/d.m4a", "out/b/d.m4a", 7),
+        ("a.wav", "out/a.wav", 5),
+        ("e.wav", "out/e.wav", 5),
+    ]
+    assert [job.source for job in found] == [source / job.name for job in found]
+    assert others == ["notes.txt"]
+
+
+@pytest.mark.parametrize(
+    ("target", "expected"),
+    [
+        ("out", "out/a.wav"),
+        ("there.d", "there.d/a.wav"),
+        ("out/b.wav", "out/b.wav"),
+        ("b.flac", "b.flac"),
+        ("in", "in/a-denoised.wav"),
+        ("in/a.wav", "in/a-denoised.wav"),
+        ("in/../in/a.wav", "in/../in/a-denoised.wav"),
+    ],
+)
+def test_the_place_of_one_file(target: str, expected: str) -> None:
+    filled(Path("in"), a__wav=1)
+    Path("there.d").mkdir()
+    assert places(Path("in/a.wav"), Path(target)) == {"a.wav": expected}
+
+
+def test_outputs_in_the_same_folder_are_no_input() -> None:
+    source = filled(Path("in"), a__wav=3, a_denoised__wav=3, b___c__wav=2, b___c_denoised__wav=2)
+    (source / "denoise-report.csv").touch()
+    expected = {"a.wav": "in/a-denoised.wav", "b/c.wav": "in/b/c-denoised.wav"}
+    assert places(source, Path("in")) == expected
+    assert jobs(source, Path("in"))[1] == []
+    # In another folder they are recordings like any other.
+    assert len(places(source, Path("out"))) == 4
+
+
+def test_an_output_folder_inside_the_input_folder_is_no_input() -> None:
+    source = filled(Path("in"), a__wav=1, out___a__wav=1, outer___a__wav=1)
+    assert places(source, Path("in/out")) == {"a.wav": "in/out/a.wav", "outer/a.wav": "in/out/outer/a.wav"}
+    Path("link").symlink_to("in/out")
+    assert set(places(source, Path("link"))) == {"a.wav", "outer/a.wav"}
+
+
+def test_places_that_cannot_be_are_refused() -> None:
+    filled(Path("in"), a__wav=1, sub___b__wav=1)
+    with pytest.raises(BatchError, match=r"in/sub lies inside in, .*: name another folder"):
+        jobs(Path("in/sub"), Path("in"))
+    with pytest.raises(BatchError, match=r"nowhere: no such file or folder"):
+        jobs(Path("nowhere"), Path("out"))
+    with pytest.raises(BatchError, match=r"in/a.wav is a file: name a folder"):
+        jobs(Path("in"), Path("in/a.wav"))
+
+
+def test_a_link_that_leads_nowhere_is_a_job() -> None:
+    Path("in").mkdir()
+    Path("in/dead.wav").symlink_to("gone.wav")
+    found, _ = jobs(Path("in"), Path("out"))
+    assert found == [Job("dead.wav", Path("in/dead.wav"), Path("out/dead.wav"), 0)]
+
+
+# ---- the ledger
+
+
+def job(content: bytes = b"an input", name: str = "a.wav") -> Job:
+    """A recording of these bytes."""
+    path = Path("in") / name
+    path.parent.mkdir(exist_ok=True)
+    path.write_bytes(content)
+    return Job(name, path, Path("out") / name, len(content))
+
+
+def noted(ledger: Ledger, work: Job, suffix: str = "") -> str:
+    """The key of a job whose output is there and noted."""
+    output = work.target.with_name(work.target.name + suffix)
+    output.parent.mkdir(exist_ok=True)
+    output.write_bytes(OUTPUT)
+    key = ledger.key(work, "settings")
+    assert ledger.add(key, work, output, 1.5, ["a remark"]).status == "denoised"
+    return key
+
+
+def test_the_key_is_of_content_formats_and_settings() -> None:
+    ledger = Ledger(Path("ledger"), copies=False)
+    key = ledger.key(job(), "settings")
+    os.utime("in/a.wav", (1, 1))
+    assert ledger.key(job(name="other.WAV"), "settings") == key == ledger.key(job(), "settings")
+    renamed = Job("a.wav", Path("in/a.wav"), Path("out/a.flac"), 1)
+    others = {ledger.key(job(), "others"), ledger.key(job(b"another"), "settings"), ledger.key(renamed, "settings")}
+    assert len({key, *others}) == 4
+
+
+@pytest.mark.parametrize("copies", [False, True])
+@pytest.mark.parametrize("suffix", ["", ".flac"])
+def test_what_is_done_is_found(copies: bool, suffix: str) -> None:
+    ledger, work = Ledger(Path("ledger"), copies=copies), job()
+    key = noted(ledger, work, suffix)
+    expected = Outcome("a.wav", "kept", "a.wav" + suffix, 1.5, ["a remark"])
+    assert ledger.found(key, work) == expected == Ledger(Path("ledger"), copies=copies).found(key, work)
+    assert ledger.found("another", work) is None
+
+
+def test_an_output_that_the_user_edited_or_took_away_is_not_found() -> None:
+    ledger, work = Ledger(Path("ledger"), copies=False), job()
+    key = noted(ledger, work)
+    work.target.write_bytes(b"edited")
+    assert ledger.found(key, work) is None
+    assert work.target.read_bytes() == b"edited"
+    work.target.unlink()
+    assert ledger.found(key, work) is None
+    assert not work.target.exists()
+
+
+def test_copies_are_put_back_wherever_they_are_asked_for() -> None:
+    ledger, work = Ledger(Path("ledger"), copies=True), job()
+    key = noted(ledger, work)
+    work.target.unlink()
+    moved = Job("b.wav", work.source, Path("out/deep/b.wav"), 8)
+    for wanted in (work, moved):
+        found = ledger.found(key, wanted)
+        assert found == Outcome(wanted.name, "kept", wanted.target.name, 1.5, ["a remark"])
+        assert wanted.target.read_bytes() == OUTPUT
+        assert not wanted.target.is_symlink()
+    assert not [path for path in Path().rglob(".partial-*")]
+
+
+@pytest.mark.parametrize("linked", [True, False])
+def test_an_edited_output_spoils_no_copy(linked: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(*_: object) -> None:
+        raise OSError("no links here")
+
+    if not linked:
+        monkeypatch.setattr(os, "link", refused)
+    ledger, work = Ledger(Path("ledger"), copies=True), job()
+    key = noted(ledger, work)
+    assert (Path("ledger") / key).samefile(work.target) is linked
+    # Within the file, so that a link sees it too.
+    with work.target.open("r+b") as file:
+        file.write(b"edited")
+    assert ledger.found(key, work) is None
+    work.target.unlink()
+    assert (ledger.found(key, work) is None) is linked
+    assert work.target.exists() is not linked
+
+
+def test_a_damaged_copy_is_never_put_in_place() -> None:
+    ledger, work = Ledger(Path("ledger"), copies=True), job()
+    key = noted(ledger, work)
+    work.target.unlink()
+    (Path("ledger") / key).write_bytes(OUTPUT[:3])
+    assert ledger.found(key, work) is None
+    assert not work.target.exists()
+    noted(ledger, work)
+    work.target.unlink()
+    assert ledger.found(key, work) is not None
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [b"", b"\0" * 50, b"\xff\xfe", b"[]", b"7", b"{}", b'{"suffix": "", "content": "', b'{"suffix": "", "unknown": 1}'],
+)
+def test_a_damaged_note_is_as_none(damage: bytes) -> None:
+    ledger, work = Ledger(Path("ledger"), copies=True), job()
+    key = noted(ledger, work)
+    (Path("ledger") / f"{key}.json").write_bytes(damage)
+    assert ledger.found(key, work) is None
+    noted(ledger, work)
+    assert ledger.found(key, work) is not None
+
+
+@pytest.mark.parametrize("value", [None, 5, ["x"], "/"])
+def test_a_note_with_a_wrong_value_is_as_none(value: Any) -> None:
+    ledger, work = Ledger(Path("ledger"), copies=True), job()
+    key = noted(ledger, work)
+    path = Path("ledger") / f"{key}.json"
+    path.write_text(json.dumps(json.loads(path.read_text(encoding="utf-8")) | {"suffix": value}), encoding="utf-8")
+    assert ledger.found(key, work) is None
+
+
+# ---- the report
+
+
+@law
+@given(
+    st.lists(
+        st.tuples(
+            st.text(st.characters(exclude_characters="\0\r"), min_size=1),
+            st.sampled_from(["denoised", "kept", "failed"]),
+            st.lists(st.text(st.characters(exclude_characters="\0\r")), max_size=2),
+        ),
+        unique_by=lambda row: row[0],
+    )
+)
+def test_the_report_is_a_table_of_all_files(rows: list[tuple[str, Any, list[str]]]) -> None:
+    outcomes = [Outcome(name, status, "x.wav", 0.12345, remarks) for name, status, remarks in rows]
+    text = report(outcomes)
+    assert text == report(outcomes[::-1])
+    path = Path("report.csv")
+    path.write_text(text, encoding="utf-8", newline="\n")
+    table = pd.read_csv(path, dtype=str, keep_default_na=False)
+    assert list(table.columns) == ["file", "status", "output", "seconds", "remarks"]
+    assert len(table) == len(rows)
+    for row, (_, status, _) in zip(table.to_dict("records"), sorted(rows, key=lambda row: row[0]), strict=True):
+        assert row["status"] == ("failed" if status == "failed" else "denoised")
+        assert row["seconds"] == "0.123"
+
+
+def test_the_report_is_the_same_however_often_a_run_was_broken_off() -> None:
+    first = [Outcome("a.wav", "denoised", "a.wav", 1.0, ["said"]), Outcome("b.wav", "failed", "", 0.0, ["why"])]
+    second = [Outcome("a.wav", "kept", "a.wav", 1.0, ["said"]), first[1]]
+    assert report(first) == report(second)
+    assert report(first).splitlines()[1:] == ["a.wav,denoised,a.wav,1.0,said", "b.wav,failed,,0.0,why"]
+
+
+def test_names_that_are_not_utf8_are_shown_with_escapes() -> None:
+    assert "caf\\xe9.wav,denoised" in report([Outcome("caf\udce9.wav", "denoised", "x", 1.0, [])])
