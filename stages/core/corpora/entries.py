@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 Role = Literal["speech", "noise", "pairs", "rooms"]
+_OPENSLR = ("www.openslr.org", "us.openslr.org", "openslr.trmal.net", "openslr.elda.org")
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,3 +37,14 @@ class PublishedCorpus:
     page: str
     layout: str  # librispeech, demand, esc50, voicebank, musan or rirs
     note: str = ""  # what is left out, and why
+
+
+def openslr(number: int, name: str) -> tuple[str, ...]:
+    """Where the file `name` of an openslr resource is had: the site, which sends on to one of its mirrors, and these."""
+    return tuple(f"https://{host}/resources/{number}/{name}" for host in _OPENSLR)
+
+
+def size_text(n_bytes: int) -> str:
+    """A size in the decimal unit that people read: 337926286 is "338 MB"."""
+    exponent = next((exponent for exponent in (1, 2, 3) if n_bytes < 999.5 * 1000**exponent), 4)
+    return f"{n_bytes / 1000**exponent:.{0 if exponent < 3 else 1}f} {('kB', 'MB', 'GB', 'TB')[exponent - 1]}"
