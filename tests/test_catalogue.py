@@ -10,7 +10,7 @@ ARCHIVES = [(corpus.name, archive) for corpus in PUBLISHED.values() for archive 
 
 
 def test_every_corpus_that_is_promised_is_there() -> None:
-    subsets = "dev-clean dev-other test-clean test-other train-clean-100 train-clean-360 train-other-500".split()
+    subsets = ["dev-clean", "dev-other", "test-clean", "test-other", "train-clean-100", "train-clean-360", "train-other-500"]
     promised = {f"librispeech-{subset}" for subset in subsets}
     promised |= {"librispeech-mini-dev-clean-2", "librispeech-mini-train-clean-5", "demand", "demand-48k", "esc-50"}
     promised |= {"voicebank-demand-train", "voicebank-demand-test", "musan", "rirs-noises"}

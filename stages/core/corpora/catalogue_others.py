@@ -19,7 +19,7 @@ CORPORA = (
                 size=None,
                 checksum=None,
                 # Two public programs check this very address by two different MD5 sums.
-                checksum_source="none: GitHub packs the files of a commit anew, and not always alike; the CRC of each is checked",
+                checksum_source="none: GitHub packs a commit anew each time, not always alike; the CRC of each file is checked",
             ),
         ),
         licence="CC BY-NC 3.0",
@@ -38,7 +38,7 @@ CORPORA = (
                 addresses=openslr(17, "musan.tar.gz"),
                 size=11_086_114_085,
                 checksum="md5:0c472d4fc0c5141eca47ad1ffeb2a7df",
-                checksum_source="PaddleSpeech, wespeaker and other public code; the page of openslr 17 gives none that could be read",
+                checksum_source="PaddleSpeech, wespeaker and other public code",
             ),
         ),
         licence="CC BY 4.0",
