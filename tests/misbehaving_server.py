@@ -5,7 +5,7 @@ import re
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from email.utils import formatdate
@@ -195,6 +195,3 @@ class _Handler(http.server.BaseHTTPRequestHandler):
 def date(seconds: float) -> str:
     """A date as HTTP writes it, so many seconds from now."""
     return formatdate(time.time() + seconds, usegmt=True)
-
-
-Misbehaviour = Callable[[Server, bytes], str]

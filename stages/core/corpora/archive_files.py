@@ -52,7 +52,7 @@ def is_kept(archive: Archive, folder: Path) -> bool:
 def keep(archive: Archive, folder: Path, partial: Partial) -> str | None:
     """Puts a partial file that is whole in its place; returns what is wrong with it instead, if anything is."""
     path = place(archive, folder)
-    wrong = fault(partial.path, archive.checksum)
+    wrong = fault(partial.path, archive.name, archive.checksum)
     if wrong is None:
         os.replace(partial.path, path)
         if archive.checksum is None:
@@ -83,12 +83,12 @@ def sweep(archive: Archive, folder: Path) -> None:
 
 def _changed(path: Path, archive: Archive) -> str | None:
     if archive.checksum and not archive.members:
-        return fault(path, archive.checksum)
+        return fault(path, archive.name, archive.checksum)
     try:
         found, recorded = f"sha256:{file_digest(path)}", _record(path).read_text(encoding="utf-8")
     except FileNotFoundError:
         # Killed between the file and its record.
-        wrong = fault(path, None)
+        wrong = fault(path, archive.name, None)
         if wrong is None:
             _write_record(path)
         return wrong

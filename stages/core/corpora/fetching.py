@@ -154,7 +154,7 @@ def _candidates(archive: Archive, site: Path) -> list[Path]:
 
 def _checked(archive: Archive, path: Path, site: Path, folder: Path) -> Path:
     only_members = bool(archive.members) and path == place(archive, site)
-    wrong = fault(path, None if only_members else archive.checksum)
+    wrong = fault(path, archive.name, None if only_members else archive.checksum)
     if wrong is None and archive.members and not only_members:
         if not is_kept(archive, folder):
             sweep(archive, folder)

@@ -10,8 +10,8 @@ _BLOCK = 1 << 20
 _START = 256  # bytes in which a web page shows itself
 
 
-def fault(path: Path, checksum: str | None) -> str | None:
-    """What is wrong with a local file, as "expected ..., found ...", or None.
+def fault(path: Path, name: str, checksum: str | None) -> str | None:
+    """What is wrong with a local file that is to be the archive `name`, as "expected ..., found ...", or None.
 
     It must have the `checksum`; without one, the CRC of every member of a zip and of a gzip file must agree.
     """
@@ -19,7 +19,7 @@ def fault(path: Path, checksum: str | None) -> str | None:
     if found != checksum:
         page = ", of a web page" if _is_page(path) else ""
         return f"expected {checksum}, found {found}{page}"
-    return None if checksum else _broken(path)
+    return None if checksum else _broken(path, Path(name).suffix)
 
 
 def _digest(path: Path, checksum: str) -> str:
@@ -32,17 +32,17 @@ def _is_page(path: Path) -> bool:
         return file.read(_START).lstrip().lower().startswith((b"<!doctype html", b"<html"))
 
 
-def _broken(path: Path) -> str | None:
+def _broken(path: Path, suffix: str) -> str | None:
     try:
-        if path.suffix == ".zip":
+        if suffix == ".zip":
             with zipfile.ZipFile(path) as file:
                 bad = file.testzip()
             return f"expected {bad} whole, found a wrong CRC" if bad else None
-        if path.suffix in {".gz", ".tgz"}:
+        if suffix in {".gz", ".tgz"}:
             with gzip.open(path) as file:
                 while file.read(_BLOCK):
                     pass
     except (zipfile.BadZipFile, gzip.BadGzipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
         page = "a web page" if _is_page(path) else f"a broken one ({error})"
-        return f"expected a whole {path.suffix.removeprefix('.')} file, found {page}"
+        return f"expected a whole {suffix.removeprefix('.')} file, found {page}"
     return None

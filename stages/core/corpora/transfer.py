@@ -102,8 +102,8 @@ class Transfer:
 
     def _settle(self, address: str, first: int, answer: Answer) -> int:
         """Makes the partial file fit the answer; returns how many bytes at the start of the answer are there already."""
-        there = Origin(address, answer.etag, answer.last_modified, answer.total, self._wish.stretches)
-        self._check(answer)
+        there = Origin(address, answer.etag, answer.last_modified, answer.total or self._wish.size, self._wish.stretches)
+        self._check(address, answer)
         origin, have = self._partial.origin, self._partial.size
         if origin is not None and have and origin.differs(there):
             self._restart()
@@ -121,11 +121,12 @@ class Transfer:
             raise AddressError(f"expected bytes from {first} on, found them from {answer.first} on", passing=False)
         return 0 if answer.partial else have
 
-    def _check(self, answer: Answer) -> None:
+    def _check(self, address: str, answer: Answer) -> None:
         if answer.kind == "text/html":
             raise AddressError("expected the file, found a web page (text/html)", passing=False)
         if self._wish.size is not None and answer.total not in {self._wish.size, None}:
-            if self._wish.stretches and answer.partial:
+            origin = self._partial.origin
+            if self._wish.stretches and (origin is None or origin.address == address):
                 self._restart()
             raise AddressError(f"expected {self._wish.size} bytes, found {answer.total}", passing=False)
 
@@ -166,4 +167,5 @@ class Transfer:
         if not error.passing or not size or origin is None or origin.length is None:
             return error
         reason = f"expected {origin.length} bytes, found {size} and then no more: {error.reason}"
-        return AddressError(reason, passing=True, wait_s=error.wait_s)
+        changed = f" (it changed {self._restarts} times meanwhile)" if self._restarts else ""
+        return AddressError(reason + changed, passing=True, wait_s=error.wait_s)
