@@ -8,6 +8,8 @@ from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
+from stages.core.corpora.names import NoiseName, RoomsName, SpeechName
+
 
 def _ascending(values: list[float]) -> list[float]:
     if values[0] > values[1]:
@@ -40,8 +42,9 @@ class Section(BaseModel):
 class Corpora(Section):
     """Which corpora are used, by name."""
 
-    speech: Annotated[list[Literal["espeak", "folder"]], Field(min_length=1), AfterValidator(_known_once)]
-    noise: Annotated[list[Literal["generated", "folder"]], Field(min_length=1), AfterValidator(_known_once)]
+    speech: Annotated[list[SpeechName], Field(min_length=1), AfterValidator(_known_once)]
+    noise: Annotated[list[NoiseName], Field(min_length=1), AfterValidator(_known_once)]
+    rooms: Annotated[list[RoomsName], AfterValidator(_known_once)]
 
 
 class Espeak(Section):
@@ -78,11 +81,29 @@ class Folder(Section):
     test_share: Share
 
 
+class PublishedSpeech(Section):
+    """How the speakers of published corpora are split."""
+
+    seed: Seed
+    valid_share: Share
+    test_share: Share
+
+
+class PublishedNoise(Section):
+    """What is taken of published corpora of noise, and how their recordings are split."""
+
+    seed: Seed
+    valid_share: Share
+    test_share: Share
+    leave_out: list[str]
+
+
 class SpeechCorpora(Section):
     """How the speech corpora are made."""
 
     espeak: Espeak
     folder: Folder
+    published: PublishedSpeech
 
 
 class NoiseCorpora(Section):
@@ -90,6 +111,7 @@ class NoiseCorpora(Section):
 
     generated: Generated
     folder: Folder
+    published: PublishedNoise
 
 
 class Download(Section):
@@ -258,8 +280,10 @@ class Parameters(Section):
         for name, corpus in (
             ("speech.espeak", self.download.speech.espeak),
             ("speech.folder", self.download.speech.folder),
+            ("speech.published", self.download.speech.published),
             ("noise.generated", self.download.noise.generated),
             ("noise.folder", self.download.noise.folder),
+            ("noise.published", self.download.noise.published),
         ):
             if corpus.valid_share + corpus.test_share >= 1:
                 raise ValueError(f"download.{name}: valid_share and test_share leave nothing to train on")

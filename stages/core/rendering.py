@@ -6,7 +6,8 @@ import numpy as np
 from jaxtyping import Float32
 from scipy import signal
 
-from stages.core.audio import level_dbfs, read_audio, resampled
+from stages.core.audio import AudioError, level_dbfs, resampled
+from stages.core.bundles import read_clip
 from stages.core.errors import DenoisingError
 from stages.core.plan import Mixture, Reverberation, Segment
 
@@ -66,7 +67,10 @@ def _segment(segment: Segment, sample_rate: int) -> Waveform:
 
 
 def _first_channel(segment: Segment, start: int, n_samples: int) -> Waveform:
-    waveform, sample_rate = read_audio(Path(segment.path), start=start, n_samples=n_samples)
+    try:
+        waveform, sample_rate = read_clip(Path(segment.path), segment.within, start=start, n_samples=n_samples)
+    except AudioError as error:
+        raise RenderingError(f"{segment.id}: {error}") from None
     if sample_rate != segment.sample_rate:
         raise RenderingError(
             f"{segment.path}: expected {segment.sample_rate} Hz as in the manifest, found {sample_rate}; run 'dvc repro' again."
@@ -85,10 +89,23 @@ def _low_passed(waveform: Waveform, cutoff_hz: float, sample_rate: int) -> Wavef
 
 
 def _reverberated(waveform: Waveform, room: Reverberation, sample_rate: int) -> Waveform:
-    """The waveform in a synthetic room: a direct path and exponentially decaying noise (Polack 1988) 3 ms behind it."""
+    """The waveform in a recorded room, or in a synthetic one: a direct path and decaying noise 3 ms behind (Polack 1988)."""
+    response = _recorded_response(room.response, sample_rate) if room.response else _synthetic_response(room, sample_rate)
+    return np.asarray(signal.oaconvolve(waveform, response)[: len(waveform)], dtype=np.float32)
+
+
+def _recorded_response(segment: Segment, sample_rate: int) -> np.ndarray:
+    """A measured response from its direct path on, which keeps its place and its level: speech is neither later nor louder."""
+    waveform = resampled(_first_channel(segment, *segment.whole), segment.sample_rate, sample_rate)
+    direct = int(np.argmax(np.abs(waveform)))
+    if waveform[direct] == 0:
+        raise RenderingError(f"{segment.path}: the room response {segment.id} is silent; remove it from its corpus.")
+    return np.asarray(waveform[direct:] / waveform[direct], dtype=np.float64)
+
+
+def _synthetic_response(room: Reverberation, sample_rate: int) -> np.ndarray:
     random = np.random.default_rng(room.seed)
     delay, length = round(0.003 * sample_rate), round(room.rt60_s * sample_rate)
     tail = random.standard_normal(length) * 10 ** (-3 * np.arange(length) / length)
     tail *= 10 ** (-room.drr_db / 20) / np.sqrt(np.sum(tail**2))
-    response = np.concatenate([[1.0], np.zeros(delay), tail])
-    return np.asarray(signal.oaconvolve(waveform, response)[: len(waveform)], dtype=np.float32)
+    return np.concatenate([[1.0], np.zeros(delay), tail])

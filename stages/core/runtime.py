@@ -68,15 +68,19 @@ def parallel(function: Callable[[Item], Result], items: Iterable[Item], *, n_job
         WorkerError: a worker was ended from outside, most often by the system for lack of memory.
         Exception: whatever `function` raised first; the workers are ended then.
     """
-    from threadpoolctl import threadpool_limits
-    from tqdm import tqdm
-
     work = list(items)
-    workers = min(n_workers(n_jobs), len(work))
-    if workers > 1:
-        return _spread(function, work, workers, description)
-    with threadpool_limits(1):
-        return [function(item) for item in tqdm(work, desc=description, disable=None)]
+    return list(streamed(function, work, n_items=len(work), n_jobs=n_jobs, description=description))
+
+
+def streamed(
+    function: Callable[[Item], Result], items: Iterable[Item], *, n_items: int, n_jobs: int, description: str
+) -> Iterator[Result]:
+    """As `parallel`, but items are taken and results handed out one by one, so that neither is ever held as a whole.
+
+    `items` may not raise: they are taken in a thread of joblib's. `n_items` is how many they are.
+    """
+    workers = min(n_workers(n_jobs), n_items)
+    return (_spread if workers > 1 else _in_turn)(function, items, n_items, workers, description)
 
 
 def resolved_device(name: str) -> "torch.device":
@@ -173,29 +177,40 @@ def run_stage(name: str, main: Callable[[], None], *, locks_dir: Path = Path(".c
         raise SystemExit(130) from None
 
 
-def _spread(function: Callable[[Item], Result], work: list[Item], workers: int, description: str) -> list[Result]:
+def _in_turn(
+    function: Callable[[Item], Result], items: Iterable[Item], n_items: int, _workers: int, description: str
+) -> Iterator[Result]:
+    from threadpoolctl import threadpool_limits
+    from tqdm import tqdm
+
+    with threadpool_limits(1):
+        for item in tqdm(items, total=n_items, desc=description, disable=None):
+            yield function(item)
+
+
+def _spread(
+    function: Callable[[Item], Result], items: Iterable[Item], n_items: int, workers: int, description: str
+) -> Iterator[Result]:
     import joblib
     from joblib.externals.loky.process_executor import TerminatedWorkerError
     from tqdm import tqdm
 
     config = joblib.parallel_config(backend="loky", inner_max_num_threads=1, initializer=_start_worker, initargs=(os.getpid(),))
     # Without max_nbytes=None large arrays reach the workers as read-only maps, which the plain loop's are not.
-    with config, tqdm(total=len(work), desc=description, disable=None) as progress, ExitStack() as stack:
+    with config, tqdm(total=n_items, desc=description, disable=None) as progress, ExitStack() as stack:
         pool = joblib.Parallel(n_jobs=workers, max_nbytes=None, return_as="generator")
-        results = []
         try:
             with _interrupts_held():
-                outputs = pool(joblib.delayed(function)(item) for item in work)
+                outputs = pool(joblib.delayed(function)(item) for item in items)
                 stack.callback(_close, outputs)
             for result in outputs:
-                results.append(result)
                 progress.update()
+                yield result
         except TerminatedWorkerError:
             raise WorkerError(
                 f"{description}: a worker process was ended from outside, most often by the system for lack of memory. "
                 f"Set runtime.n_jobs below {workers}."
             ) from None
-    return results
 
 
 def _close(outputs: Generator[object, None, None]) -> None:
