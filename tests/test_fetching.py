@@ -1,6 +1,8 @@
 import gzip
+import io
 import itertools
 import re
+import resource
 import threading
 import time
 import tracemalloc
@@ -14,6 +16,7 @@ from misbehaving_server import Manners, Server, date, dead_address, server
 from stages.core.corpora import fetching
 from stages.core.corpora.addresses import Patience
 from stages.core.corpora.fetching import DiskSpaceError, FetchError, fetched
+from stages.core.files import WriteError
 
 N = len(BODY)
 TENTHS = [N * tenth // 10 for tenth in range(1, 10)]
@@ -414,6 +417,34 @@ def test_what_has_come_of_a_file_needs_no_room_again(web: Server, tmp_path: Path
     web.serve(NAME, BODY)
     monkeypatch.setattr(fetching.shutil, "disk_usage", lambda path: type("Usage", (), {"free": N // 2 + 1}))
     assert fetched([wanted], tmp_path, patience=HASTE)[0].read_bytes() == BODY
+
+
+def test_a_disk_that_is_full_after_all_is_said_and_what_came_is_kept(web: Server, tmp_path: Path) -> None:
+    wanted = archive(web.serve(NAME, BODY))
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (N // 2, before[1]))
+    try:
+        with pytest.raises(WriteError, match=rf"{NAME}\.part: cannot be written \(File too large\)"):
+            fetched([wanted], tmp_path, patience=HASTE)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert fetched([wanted], tmp_path, patience=HASTE)[0].read_bytes() == BODY
+    assert web.ranges() == ["", f"bytes={N // 2}-"]
+
+
+def test_a_terminal_shows_how_far_how_fast_and_how_long_yet(
+    web: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    terminal = type("Terminal", (io.StringIO,), {"isatty": lambda self: True})()
+    monkeypatch.setattr("sys.stderr", terminal)
+    address = web.serve(NAME, BODY, bytes_per_s=3_000_000, cuts=[N // 2], changes=[Manners(BODY, bytes_per_s=1_500_000)])
+    fetched([archive(address)], tmp_path, patience=HASTE)
+    lines = terminal.getvalue().split("\r")
+    assert any(re.search(rf"{NAME}: +[1-9]\d%.*/1\.00M \[00:00<00:0\d, .*MB/s", line) for line in lines)
+
+
+def test_nothing_to_fetch_is_nothing(tmp_path: Path) -> None:
+    assert fetched([], tmp_path) == []
 
 
 def test_two_that_fetch_the_same_do_so_once(web: Server, tmp_path: Path) -> None:

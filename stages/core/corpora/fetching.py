@@ -6,14 +6,15 @@ from what came before, mirrors in turn, members of a remote zip. Pooch was looke
 
 import os
 import shutil
+import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, as_completed
+from concurrent.futures import CancelledError, ThreadPoolExecutor, as_completed
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from urllib.parse import quote
 
-from stages.core.corpora.addresses import Patience, StoppedError, Web
+from stages.core.corpora.addresses import Patience, Web
 from stages.core.corpora.archive_files import is_kept, keep_members, place, sweep
 from stages.core.corpora.entries import Archive, size_text
 from stages.core.corpora.errand import ENVIRONMENT, Errand, FetchError
@@ -62,32 +63,28 @@ def fetched(
 def _run_all(works: Sequence[Callable[[], None]], webs: Sequence[Web], n_at_once: int) -> None:
     """Runs all, some at once; after a failure none is begun any more, but what runs comes to its end."""
     errors = []
-    with ThreadPoolExecutor(n_at_once) as pool:
-        futures: list[Future[None]] = [pool.submit(work) for work in works]
-        try:
-            for future in as_completed(futures):
-                if future.cancelled():
-                    continue
-                error = future.exception()
-                if isinstance(error, FetchError):
-                    errors.append(str(error))
-                elif error is not None:
-                    raise error
-                if errors:
-                    _cancel(futures)
-        except BaseException:
-            _cancel(futures)
-            for web in webs:
-                web.stop.set()
-                web.hang_up()
-            raise
+    with ThreadPoolExecutor(n_at_once) as pool, ExitStack() as stack:
+        stack.callback(_call_off, webs)
+        futures = [pool.submit(work) for work in works]
+        stack.callback(pool.shutdown, wait=False, cancel_futures=True)
+        for future in as_completed(futures):
+            try:
+                future.result()
+            except CancelledError:
+                continue
+            except FetchError as error:
+                errors.append(str(error))
+                pool.shutdown(wait=False, cancel_futures=True)
+        stack.pop_all()
     if errors:
         raise FetchError("\n".join(errors))
 
 
-def _cancel(futures: Sequence[Future[None]]) -> None:
-    for future in futures:
-        future.cancel()
+def _call_off(webs: Sequence[Web]) -> None:
+    """Ends all that runs: after Ctrl-C nobody waits for a server."""
+    for web in webs:
+        web.stop.set()
+        web.hang_up()
 
 
 def _check_space(errands: Sequence[Errand], folder: Path) -> None:
@@ -104,12 +101,14 @@ def _check_space(errands: Sequence[Errand], folder: Path) -> None:
 
 def _shown(errand: Errand) -> Callable[[], None]:
     """The errand with a line of its own that shows how far it is, how fast and for how long yet; and one at its end."""
+    from tqdm import tqdm
 
     def run() -> None:
         with _line(errand.archive.name) as show:
             errand.run(show)
         size = place(errand.archive, errand.folder).stat().st_size
-        print(f"{errand.archive.name}: fetched and checked, {size_text(size)}", flush=True)
+        with tqdm.external_write_mode(file=sys.stdout):
+            print(f"{errand.archive.name}: fetched and checked, {size_text(size)}", flush=True)
 
     return run
 
@@ -163,6 +162,3 @@ def _checked(archive: Archive, path: Path, site: Path, folder: Path) -> Path:
     if wrong is not None:
         raise FetchError(f"{path} ({ENVIRONMENT}): {wrong}. Put the right file there.")
     return path
-
-
-__all__ = ["DiskSpaceError", "FetchError", "Patience", "StoppedError", "fetched"]

@@ -80,14 +80,15 @@ class Partial:
     @contextmanager
     def growing(self) -> Iterator[BinaryIO]:
         """The file, open to be appended to; on the disk when the block has ended."""
-        with self.path.open("ab") as file:
-            try:
-                yield file
-            except OSError as error:
-                raise WriteError(f"{self.path}: cannot be written ({error.strerror}); is the disk full?") from None
-            finally:
-                file.flush()
-                os.fsync(file.fileno())
+        try:
+            with self.path.open("ab") as file:
+                try:
+                    yield file
+                finally:
+                    file.flush()
+                    os.fsync(file.fileno())
+        except OSError as error:
+            raise WriteError(f"{self.path}: cannot be written ({error.strerror}); is the disk full?") from None
 
     def _read_note(self) -> Origin | None:
         try:
