@@ -106,8 +106,10 @@ def decoded(
             if n_samples is None:
                 check_complete(Path(name), sound)
             promised = sound.frames - start if n_samples is None else n_samples
-            if not 0 <= promised <= sound.frames:
-                raise AudioError(f"{name}: expected {promised} samples from {start}, its header promises {sound.frames}.")
+            if not 0 <= promised <= sound.frames - start:
+                raise AudioError(
+                    f"{name}: expected {promised} samples from {start}, its header promises {sound.frames} in all."
+                )
             if start:
                 sound.seek(start)
             waveform = sound.read(promised, dtype="float32", always_2d=True)

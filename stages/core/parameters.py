@@ -8,7 +8,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
-from stages.core.corpora.names import NoiseName, RoomsName, SpeechName
+from stages.core.corpora.names import NoiseLabel, NoiseName, RoomsName, SpeechName
 
 
 def _ascending(values: list[float]) -> list[float]:
@@ -95,7 +95,7 @@ class PublishedNoise(Section):
     seed: Seed
     valid_share: Share
     test_share: Share
-    leave_out: list[str]
+    leave_out: Annotated[list[NoiseLabel], AfterValidator(_known_once)]
 
 
 class SpeechCorpora(Section):

@@ -1,29 +1,23 @@
 """How published corpora are laid out: which members are recordings, and what their paths say of speaker, kind and split."""
 
 import csv
-import difflib
 import io
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+from stages.core.corpora.names import DEMAND_OTHERS, DEMAND_TEST
 from stages.core.corpora.shares import drawn
 from stages.core.errors import DenoisingError
 from stages.core.manifest import Split
 from stages.core.seeds import generator
 
-# The environments of the test set of VoiceBank+DEMAND: papers are compared on them, so nothing may be trained on them.
-DEMAND_TEST = ("DLIVING", "OOFFICE", "SCAFE", "SPSQUARE", "TBUS")
-DEMAND_OTHERS = (
-    *("DKITCHEN", "DWASHING", "NFIELD", "NPARK", "NRIVER", "OHALLWAY", "OMEETING"),
-    *("PCAFETER", "PRESTO", "PSTATION", "STRAFFIC", "TCAR", "TMETRO"),
-)
-# The two speakers of that test set.
+# The two speakers of the test set of VoiceBank+DEMAND.
 VOICEBANK_TEST = ("p232", "p257")
 
 
 class LayoutError(DenoisingError):
-    """A corpus that is not laid out as it is known to be, or a label to leave out that no corpus has."""
+    """A corpus that is not laid out as it is known to be."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +121,6 @@ def _esc50(paths: Sequence[str], tables: Mapping[str, str], choices: Choices) ->
     rows = {row["filename"]: row for text in tables.values() for row in csv.DictReader(io.StringIO(text))}
     if not rows:
         raise LayoutError("esc-50: its table meta/esc50.csv is missing.")
-    _check_labels(choices.leave_out, {row["category"] for row in rows.values()})
     items: list[Item | None] = []
     for name in (path.rsplit("/", 1)[-1] for path in paths):
         row = rows.get(name)
@@ -137,15 +130,6 @@ def _esc50(paths: Sequence[str], tables: Mapping[str, str], choices: Choices) ->
         group = f"esc-50/{row['src_file']}"
         items.append(Item(name.removesuffix(".wav"), group, row["category"], choices.split(group)))
     return items
-
-
-def _check_labels(leave_out: Sequence[str], labels: set[str]) -> None:
-    known = [*sorted(labels), *DEMAND_TEST, *DEMAND_OTHERS]
-    for label in leave_out:
-        if label not in known:
-            near = difflib.get_close_matches(label, known, n=1)
-            hint = f"did you mean '{near[0]}'?" if near else f"known are {', '.join(known)}."
-            raise LayoutError(f"download.noise.published.leave_out: '{label}' is no class of esc-50 or place of demand; {hint}")
 
 
 LAYOUTS = {
