@@ -111,9 +111,9 @@ def test_a_server_that_ignores_ranges_and_always_cuts_ends_in_one_sentence(web: 
     with pytest.raises(FetchError) as caught:
         fetched([archive(address)], tmp_path, patience=HASTE)
     assert str(caught.value) == (
-        f"{NAME} cannot be fetched: {address}: expected {N} bytes, found 400000 and then no more: the connection broke (cut "
-        "off). Run again later, which goes on from what has come, or put the file into a folder and set DENOISE_ARCHIVES to "
-        "that folder."
+        f"{NAME} cannot be fetched: {address}: expected {N} bytes, found 400000 and then no more: expected more bytes, found "
+        "the connection broken (cut off). Run again later, which goes on from what has come, or put the file into a folder "
+        "and set DENOISE_ARCHIVES to that folder."
     )
 
 
@@ -135,6 +135,13 @@ def test_a_body_without_a_length_that_was_cut_is_fetched_again(web: Server, tmp_
     address = web.serve(NAME, BODY, length=False, ranges=False, cuts=[N // 2])
     assert fetched([archive(address, size=None)], tmp_path, patience=HASTE)[0].read_bytes() == BODY
     assert web.ranges() == ["", ""]
+
+
+def test_an_answer_without_a_length_that_always_ends_early_is_given_up(web: Server, tmp_path: Path) -> None:
+    address = web.serve(NAME, BODY, length=False, ranges=False, cut_after=400_000)
+    with pytest.raises(FetchError, match=f"{address}: expected {N} bytes, found 400000 and then no more: .* end of the answer"):
+        fetched([archive(address)], tmp_path, patience=HASTE)
+    assert len(web.asked) <= 6
 
 
 # ---- answers that are none

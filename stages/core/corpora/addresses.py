@@ -90,7 +90,8 @@ class Answer:
             try:
                 block: bytes = self._raw.read1(BLOCK, decode_content=False)
             except (urllib3.exceptions.HTTPError, requests.RequestException, OSError) as error:
-                raise AddressError(f"the connection broke ({_cause(error)})", passing=True) from None
+                reason = f"expected more bytes, found the connection broken ({_cause(error)})"
+                raise AddressError(reason, passing=True) from None
             if not block:
                 return
             yield block

@@ -84,12 +84,12 @@ class Transfer:
         try:
             with self._web.answer(address, stretch, validator) as answer:
                 skipped = self._settle(address, first, answer)
-                came = self._store(answer, skipped, end - first if end is not None else None)
+                new = self._store(answer, skipped, end - first if end is not None else None)
         except BeyondEndError:
             self._restart()
             raise
-        if not came and not self._whole():
-            raise AddressError("expected bytes, found none", passing=True)
+        if not new and not self._whole():
+            raise AddressError("expected more bytes, found the end of the answer", passing=True)
 
     def _missing(self) -> tuple[int, int | None]:
         """The first byte that is not there yet, and the byte after the stretch that it is in, if that is known."""
@@ -112,7 +112,7 @@ class Transfer:
         if not self._partial.size:
             self._partial.begin(there)
             if have and answer.partial:
-                raise AddressError("the file changed, and is fetched from its start again", passing=True)
+                raise AddressError("expected the file that was begun with, found another", passing=True)
             return 0
         self._doubtful |= origin is not None and origin.address != address
         if origin is not None and origin.total is None and there.total is not None:
@@ -140,13 +140,14 @@ class Transfer:
             raise AddressError(f"expected one file, found another {self._restarts} times", passing=False)
 
     def _store(self, answer: Answer, skipped: int, room: int | None) -> int:
-        """Appends the body without its first `skipped` bytes; returns how many bytes of it came.
+        """Appends the body without its first `skipped` bytes; returns how many bytes that were.
 
         `room` is the most that may come, where it is not all that is left of the file.
         """
-        origin, have = self._partial.origin, self._partial.size
+        origin, before = self._partial.origin, self._partial.size
         length = origin.length if origin is not None else None
-        room = length - have + skipped if room is None and length is not None else room
+        have = before
+        room = length - before + skipped if room is None and length is not None else room
         came = 0
         with self._partial.growing() as file:
             for block in answer.blocks():
@@ -160,7 +161,7 @@ class Transfer:
             # The end of the answer is the only sign of its length, and a cut may look the same.
             self._doubtful = True
             self._partial.note(replace(origin, total=have))
-        return came
+        return have - before
 
     def _with_size(self, error: AddressError) -> AddressError:
         origin, size = self._partial.origin, self._partial.size
