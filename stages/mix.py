@@ -18,7 +18,7 @@ import numpy as np
 from stages.core.errors import DenoisingError
 from stages.core.files import fresh_folder, write_json, write_table, written
 from stages.core.manifest import SPLITS, read_manifest
-from stages.core.packs import rounded, write_pack, write_wav
+from stages.core.packs import integers, write_pack, write_wav
 from stages.core.parameter_file import read_parameters
 from stages.core.parameters import Mix
 from stages.core.plan import Mixture, planned, recorded
@@ -104,7 +104,7 @@ def _taken(mixtures: Iterator[Mixture]) -> list[Mixture]:
 def _render(mixtures_dir: Path, sample_rate: int, pack: tuple[str, list[Mixture]]) -> list[dict[str, Any]]:
     """Renders and writes the mixtures of one pack; one row of the index for each."""
     name, mixtures = pack
-    pairs = [_rounded(*rendered(mixture, sample_rate)) for mixture in mixtures]
+    pairs = [_integers(*rendered(mixture, sample_rate)) for mixture in mixtures]
     folder = mixtures_dir / mixtures[0].split
     starts = np.cumsum([0, *(mixture.n_samples for mixture in mixtures)])
     rows = [_row(mixture, *pair) for mixture, pair in zip(mixtures, pairs, strict=True)]
@@ -117,13 +117,14 @@ def _render(mixtures_dir: Path, sample_rate: int, pack: tuple[str, list[Mixture]
     return [{"id": row["id"], "pack": name, "start": int(start), **row} for row, start in zip(rows, starts[:-1], strict=True)]
 
 
-def _rounded(noisy: np.ndarray, clean: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    return rounded(noisy), rounded(clean)
+def _integers(noisy: np.ndarray, clean: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    return integers(noisy), integers(clean)
 
 
 def _row(mixture: Mixture, noisy: np.ndarray, clean: np.ndarray) -> dict[str, Any]:
-    noise = noisy.astype(np.float64) - clean
-    achieved = 10 * np.log10(np.sum(np.square(clean, dtype=np.float64)) / np.sum(np.square(noise)))
+    speech = clean.astype(np.float64)
+    noise = noisy - speech
+    achieved = 10 * np.log10(np.sum(np.multiply(speech, speech, out=speech)) / np.sum(np.multiply(noise, noise, out=noise)))
     if abs(achieved - mixture.snr_db) > SNR_TOLERANCE_DB:
         raise MixError(
             f"{mixture.id}: asked for an SNR of {mixture.snr_db:.3f} dB, 16-bit samples hold {achieved:.3f} dB; "

@@ -102,7 +102,7 @@ def decoded(
         AudioError: as read_clip.
     """
     try:
-        with soundfile.SoundFile(file) as sound:
+        with _Forward(file) as sound:
             if n_samples is None:
                 check_complete(Path(name), sound)
             promised = sound.frames - start if n_samples is None else n_samples
@@ -121,6 +121,16 @@ def decoded(
     if check and not np.isfinite(waveform).all():
         raise AudioError(f"{name}: holds samples that are NaN or infinite.")
     return waveform, sample_rate
+
+
+class _Forward(soundfile.SoundFile):  # type: ignore[misc]
+    """A sound file that is read on from where one is.
+
+    After each read, soundfile seeks to where it has got to, which costs a FLAC a search and the decoding of a block.
+    """
+
+    def seekable(self) -> bool:
+        return False
 
 
 class _Stretch(io.RawIOBase):
