@@ -157,10 +157,14 @@ def test_a_refusal_is_not_asked_about_again(web: Server, tmp_path: Path, status:
 
 
 @pytest.mark.parametrize("status", [500, 502, 503, 504, 408, 429])
-def test_a_server_in_trouble_is_asked_again(web: Server, tmp_path: Path, status: int) -> None:
+def test_a_server_in_trouble_is_asked_again_and_that_is_said(
+    web: Server, tmp_path: Path, status: int, capsys: pytest.CaptureFixture[str]
+) -> None:
     address = web.serve(NAME, BODY, status=[status, status])
     assert fetched([archive(address)], tmp_path, patience=HASTE)[0].read_bytes() == BODY
     assert len(web.asked) == 3
+    said = capsys.readouterr().err
+    assert said.count(f"{NAME}: {address}: expected the file, found {status} ") == said.count("asking again in 0 s") == 2
 
 
 def test_a_server_that_stays_in_trouble_is_given_up_after_growing_pauses(web: Server, tmp_path: Path) -> None:
@@ -366,6 +370,14 @@ def test_one_failure_does_not_keep_what_runs_from_its_end(web: Server, tmp_path:
         fetched([good, bad], tmp_path, patience=HASTE)
     web.asked.clear()
     assert leftovers(tmp_path) == {NAME}
+
+
+def test_after_a_failure_nothing_more_is_begun(web: Server, tmp_path: Path) -> None:
+    bad = [archive(web.serve(f"{n}.zip", always=404), body=bytes([n]), name=f"{n}.zip") for n in range(12)]
+    with pytest.raises(FetchError) as caught:
+        fetched(bad, tmp_path, patience=HASTE, n_at_once=2)
+    assert 1 <= len(str(caught.value).splitlines()) <= 2
+    assert len(web.asked) <= 2
 
 
 # ---- no published checksum

@@ -111,7 +111,7 @@ class Errand:
         return replace(self.archive, members=None)
 
     def _turns(self) -> Turns:
-        return Turns(self.addresses, self.web.patience, self.web.stop)
+        return Turns(self.archive.name, self.addresses, self.web.patience, self.web.stop)
 
     def _told_size(self) -> int | None:
         """The size that an address tells, for what is planned by it; nothing is lost where none does."""

@@ -9,7 +9,7 @@ import shutil
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import CancelledError, ThreadPoolExecutor, as_completed
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from urllib.parse import quote
@@ -45,7 +45,7 @@ def fetched(
     """
     site = os.environ.get(ENVIRONMENT, "")
     if site and not site.startswith(("http://", "https://")):
-        return _supplied(archives, Path(site), folder)
+        return _supplied(archives, Path(site).expanduser(), folder)
     missing = [archive for archive in dict.fromkeys(archives) if not is_kept(archive, folder)]
     with ExitStack() as stack:
         stop = threading.Event()
@@ -63,21 +63,26 @@ def fetched(
 def _run_all(works: Sequence[Callable[[], None]], webs: Sequence[Web], n_at_once: int) -> None:
     """Runs all, some at once; after a failure none is begun any more, but what runs comes to its end."""
     errors = []
+    # Not cancelled futures: as_completed waits without end for those that are cancelled before they began.
+    enough = threading.Event()
+
+    def run(work: Callable[[], None]) -> None:
+        if enough.is_set():
+            return
+        try:
+            work()
+        except FetchError as error:
+            enough.set()
+            errors.append(str(error))
+
     with ThreadPoolExecutor(n_at_once) as pool, ExitStack() as stack:
         stack.callback(_call_off, webs)
-        futures = [pool.submit(work) for work in works]
-        stack.callback(pool.shutdown, wait=False, cancel_futures=True)
-        for future in as_completed(futures):
-            try:
-                future.result()
-            except CancelledError:
-                continue
-            except FetchError as error:
-                errors.append(str(error))
-                pool.shutdown(wait=False, cancel_futures=True)
+        stack.callback(enough.set)
+        for future in as_completed([pool.submit(run, work) for work in works]):
+            future.result()
         stack.pop_all()
     if errors:
-        raise FetchError("\n".join(errors))
+        raise FetchError("\n".join(sorted(errors)))
 
 
 def _call_off(webs: Sequence[Web]) -> None:

@@ -1,5 +1,6 @@
 """Addresses of one file asked in turn, again and again while there is hope, with growing pauses."""
 
+import sys
 import threading
 from collections.abc import Callable, Sequence
 from typing import TypeVar
@@ -30,9 +31,10 @@ class _RoundError(Exception):
 class Turns:
     """The addresses of one file, and what was last wrong with each."""
 
-    def __init__(self, addresses: Sequence[str], patience: Patience, stop: threading.Event) -> None:
+    def __init__(self, name: str, addresses: Sequence[str], patience: Patience, stop: threading.Event) -> None:
         self.reasons: dict[str, str] = {}
         self.ranges_ignored = False
+        self._name = name
         self._addresses = list(addresses)
         self._patience = patience
         self._stop = stop
@@ -61,6 +63,7 @@ class Turns:
             wait=self._pause,
             retry=retry_if_exception_type(_RoundError),
             sleep=sleep_using_event(self._stop),
+            before_sleep=self._say,
             reraise=True,
         )
         try:
@@ -73,6 +76,13 @@ class Turns:
         growing = wait_exponential(multiplier=patience.first_pause_s, max=patience.longest_pause_s)(state)
         error = state.outcome.exception() if state.outcome else None
         return max(growing, error.wait_s if isinstance(error, _RoundError) else 0.0)
+
+    def _say(self, state: RetryCallState) -> None:
+        from tqdm import tqdm
+
+        address = self._addresses[0]
+        when = f"asking again in {state.upcoming_sleep:.0f} s"
+        tqdm.write(f"{self._name}: {address}: {self.reasons[address]}; {when}", file=sys.stderr)
 
     def _round(self, ask: Callable[[str], Result | None]) -> Result | None:
         waits = []
