@@ -110,7 +110,8 @@ def _errors(speech: Spectrum, numbers: np.ndarray, scale: float) -> tuple[float,
 def _power(spectrum: Spectrum) -> Float64[np.ndarray, "frames"]:
     """The power of each frame, summed without a copy."""
     numbers = np.ascontiguousarray(spectrum).view(np.float32)
-    return np.einsum("fn,fn->f", numbers, numbers).astype(np.float64)
+    power: np.ndarray = np.einsum("fn,fn->f", numbers, numbers)
+    return power.astype(np.float64)
 
 
 def _metrics(errors: Float64[np.ndarray, "mixtures 3"], n_shards: int, frames_per_second: float) -> dict[str, Any]:

@@ -6,7 +6,7 @@ brings its largest number close to the top of float16's range; numbers 170 dB be
 """
 
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -72,7 +72,7 @@ def write_shard(path: Path, items: Iterable[tuple[str, np.ndarray, float]]) -> l
         for block in blocks:
             file.write(block.data)
     content = file_digest(path)
-    return [Entry(**asdict(entry) | {"content": content}) for entry in entries]
+    return [replace(entry, content=content) for entry in entries]
 
 
 def write_index(folder: Path, entries: Iterable[Entry]) -> None:
