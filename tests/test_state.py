@@ -23,7 +23,7 @@ def trainer(denoiser, *rest):
     raise Stop
 train.Trainer, train.ShardReader, train._key = trainer, lambda path: [], lambda *rest: ""
 settings = Train.model_construct(seed=1, init_from="")
-rest = {"bidirectional": False, "dropout": 0.0, "compression": 0.3}
+rest = dict(bidirectional=False, dropout=0.0, compression=0.3)
 model = Model(network="stack", n_bands=4, target="irm", cell="gru", layers=1, hidden=128, **rest)
 try:
     path = Path("x")
