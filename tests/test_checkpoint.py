@@ -8,7 +8,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from specimens import RATE, STFT, model, spectrum
 
-from stages.core.checkpoint import CheckpointError, load_checkpoint, save_checkpoint, worker_denoiser
+from stages.core.checkpoint import CheckpointError, load_checkpoint, save_checkpoint, start_from, worker_denoiser
 from stages.core.denoiser import Denoiser
 
 TRAINING = {"seed": 1, "loss": "compressed", "epoch": 4}
@@ -160,3 +160,23 @@ def test_what_cannot_be_written_leaves_the_former_file(path: Path) -> None:
 def test_a_worker_reads_its_denoiser_once(path: Path) -> None:
     assert worker_denoiser(path) is worker_denoiser(path)
     torch.testing.assert_close(worker_denoiser(path).denoised(NOISY), denoiser().denoised(NOISY), rtol=0, atol=0)
+
+
+def test_a_denoiser_starts_from_the_weights_and_statistics_of_another(path: Path) -> None:
+    torch.manual_seed(9)
+    made = Denoiser(model(dropout=0.5, n_bands=7), STFT, RATE).eval()
+    start_from(path, made)
+    torch.testing.assert_close(made.denoised(NOISY), denoiser().denoised(NOISY), rtol=0, atol=0)
+
+
+def test_weights_of_another_model_are_refused_and_the_parameters_named(path: Path, tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match=r"have model\.target=irm, model\.hidden=8; set the same") as caught:
+        start_from(path, denoiser(target="crm", hidden=9))
+    assert str(caught.value).startswith(str(path))
+    save_checkpoint(tmp_path / "bands.safetensors", denoiser(network="bands"), TRAINING)
+    with pytest.raises(CheckpointError, match=r"have model\.n_bands=4; set"):
+        start_from(tmp_path / "bands.safetensors", denoiser(network="bands", n_bands=5))
+    with pytest.raises(CheckpointError, match=r"have audio\.sample_rate=16000, stft\.n_fft=64; set"):
+        start_from(path, Denoiser(model(), STFT.model_copy(update={"n_fft": 128}), 8000))
+    with pytest.raises(CheckpointError, match="no such weights file"):
+        start_from(tmp_path / "absent.safetensors", denoiser())

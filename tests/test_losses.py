@@ -146,3 +146,25 @@ def test_the_cross_entropy_is_that_of_the_formula() -> None:
     chance, mask = 1 / (1 + (-raw.double()).exp()), wanted.ideal(mixture, speech).double()
     expected = -(mask * chance.log() + (1 - mask) * (1 - chance).log()).mean().item()
     assert LOSSES["bce"](wanted, raw, mixture, speech).item() == pytest.approx(expected, rel=1e-4)
+
+
+@pytest.mark.parametrize("target", ["magnitude", "subtraction", "irm", "crm"])
+@pytest.mark.parametrize("alone", ["speech", "noise"])
+def test_speech_alone_and_noise_alone_have_a_finite_loss_that_asks_for_the_right_thing(target: str, alone: str) -> None:
+    mixture, _ = batch()
+    speech = mixture.clone() if alone == "speech" else torch.zeros_like(mixture)
+    wanted = TARGETS[target](0.3)
+    raw = torch.zeros(*mixture.shape[:2], mixture.shape[2] * wanted.outputs_per_bin, requires_grad=True)
+    optimizer = torch.optim.Adam([raw], lr=0.2)
+    values = []
+    for _ in range(60):
+        value = LOSSES["compressed"](wanted, raw, mixture, speech)
+        optimizer.zero_grad()
+        value.backward()
+        assert raw.grad is not None
+        assert bool(raw.grad.isfinite().all())
+        optimizer.step()
+        values.append(value.item())
+    assert values[-1] < values[0] or values[0] < -0.11, "a mask that starts at 1 has nothing to learn from clean speech"
+    power = wanted.estimate(wanted.activated(raw, mixture), mixture).abs().square().sum() / mixture.abs().square().sum()
+    assert (power > 0.9) if alone == "speech" else (power < 0.05)

@@ -83,6 +83,8 @@ def test_a_key_like_no_other_is_named_with_those_there_are(tmp_path: Path) -> No
         ("model.bidirectional", "yes", "valid boolean"),
         ("model.bidirectional", 1, "valid boolean"),
         ("model.cell", "rnn", "'gru' or 'lstm'"),
+        ("model.network", "conv", "'stack' or 'bands'"),
+        ("train.init_from", None, "valid string"),
         ("model.cell", 3, "'gru' or 'lstm'"),
         ("denoise.input", 5, "valid string"),
         ("evaluate.pairs", "data/pairs", "valid list"),
@@ -110,6 +112,10 @@ def test_a_value_of_the_wrong_type_is_named(tmp_path: Path, key: str, value: Any
         ("mix.snr_db", [-5, 0, 5]),
         ("mix.snr_grid_db", []),
         ("model.layers", 17),
+        ("model.n_bands", 0),
+        ("train.crop_s", -1.0),
+        ("train.remix.probability", 1.5),
+        ("train.remix.equalisation_db", -3.0),
         ("model.dropout", 1.0),
         ("model.compression", 0.0),
         ("model.compression", 1.1),
@@ -142,11 +148,19 @@ def test_a_value_in_a_list_is_named_with_its_place(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "key", ["mix.snr_db", "mix.level_dbfs", "mix.n_noises", "mix.low_pass.cutoff_hz", "mix.reverberation.drr_db"]
+    "key",
+    [
+        "mix.snr_db",
+        "mix.level_dbfs",
+        "mix.n_noises",
+        "mix.low_pass.cutoff_hz",
+        "mix.reverberation.drr_db",
+        "train.remix.snr_db",
+    ],
 )
 def test_a_range_that_is_upside_down_is_named(tmp_path: Path, key: str) -> None:
     values = {"mix.snr_db": [15, -5], "mix.level_dbfs": [-15, -35], "mix.n_noises": [2, 1]}
-    values |= {"mix.low_pass.cutoff_hz": [8000, 2000], "mix.reverberation.drr_db": [15, 0]}
+    values |= {"mix.low_pass.cutoff_hz": [8000, 2000], "mix.reverberation.drr_db": [15, 0], "train.remix.snr_db": [3, 1]}
     low, high = sorted(values[key])
     message = complaint(changed(tmp_path, (key, values[key])))
     assert f"{key}: the range is upside down: the lower end comes first, as in [{low}, {high}]" in message
@@ -168,6 +182,14 @@ def test_a_range_of_one_value_is_none(tmp_path: Path) -> None:
         ([("mix.reverberation.rt60_s", [0, 1])], "mix.reverberation.rt60_s must be above 0"),
         ([("download.speech.espeak.valid_share", 0.8)], "download.speech.espeak: valid_share and test_share leave nothing"),
         ([("download.noise.folder.test_share", 0.9)], "download.noise.folder: valid_share and test_share leave nothing"),
+        (
+            [("model.network", "bands"), ("model.n_bands", 129)],
+            "model.n_bands 129 is too many: a band takes at least 2 of the 257",
+        ),
+        (
+            [("train.remix.speech_only_share", 0.6), ("train.remix.noise_only_share", 0.6)],
+            "may not come to more than 1 together",
+        ),
         ([("runtime.n_jobs", 0)], "n_jobs must be a number of processes from 1, or -1"),
         ([("corpora.speech", ["espeak", "espeak"])], "corpora.speech: 'espeak' is named twice"),
         ([("download.noise.generated.kinds", ["rain", "rain"])], "download.noise.generated.kinds: 'rain' is named twice"),

@@ -51,6 +51,14 @@ def test_the_ideal_output_of_clean_speech_is_the_speech(name: str) -> None:
     assert snr_db(speech.numpy(), (ideal_estimate(name, speech, speech) - speech).numpy()) > 40
 
 
+@pytest.mark.parametrize("name", ["magnitude", "crm"])
+def test_a_network_that_puts_out_nothing_changes_nothing(name: str) -> None:
+    mixture, _ = levelled()
+    found = target(name)
+    raw = torch.zeros(*mixture.shape[:2], mixture.shape[2] * found.outputs_per_bin)
+    assert snr_db(mixture.numpy(), (found.estimate(found.activated(raw, mixture), mixture) - mixture).numpy()) > 60
+
+
 @law
 @given(seed=st.integers(0, 999), scale=st.floats(0.01, 10))
 def test_the_complex_mask_is_nearly_exact_where_it_is_moderate(seed: int, scale: float) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 from specimens import RATE, STFT, hiss, model, remix, train, voiced
 
 from stages.core.denoiser import Denoiser
@@ -320,6 +321,52 @@ def test_batches_are_levelled_and_cover_the_order(shards: Path) -> None:
     np.testing.assert_allclose((batches[0].speech * batches[0].level).numpy(), both[:, :, 1], rtol=1e-5, atol=1e-6)
     power = batches[0].mixture.abs().square().mean((1, 2))
     assert ((power > 0.3) & (power < 3)).all()
+
+
+AUGMENTED = {"crop_s": 0.05, "remix": remix(probability=0.7, speech_only_share=0.2, noise_only_share=0.2, equalisation_db=3.0)}
+
+
+def test_remixed_and_cut_batches_are_those_of_their_epoch(shards: Path) -> None:
+    made = trainer(shards, train(**AUGMENTED), model())
+    order = list(range(10))
+    n_frames = round(0.05 * made.denoiser.frames_per_second)
+
+    def read(epoch: int | None) -> list[torch.Tensor]:
+        return [batch.mixture for batch in made._batches(made.train, order, epoch)]
+
+    first, again, other, plain = read(0), read(0), read(1), read(None)
+    assert all(torch.equal(one, two) for one, two in zip(first, again, strict=True))
+    assert not any(torch.equal(one, two) for one, two in zip(first, other, strict=True))
+    assert {batch.shape[1] for batch in first} == {n_frames}
+    assert {batch.shape[1] for batch in plain} == {made.train.entries[0].n_frames}
+    assert all(bool(batch.isfinite().all()) for batch in first)
+
+
+def test_a_training_with_remixing_goes_on_to_the_same_end(shards: Path, tmp_path: Path) -> None:
+    settings, state = train(n_epochs=3, **AUGMENTED), tmp_path / "state.pt"
+    unbroken = trained(shards, tmp_path / "unbroken.pt", settings, KINDS[3])
+    part = trainer(shards, settings, KINDS[3])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Trainer, "_finished", lambda self: len(self.progress.epochs) == 2)
+        part.run(state)
+    assert_equal(unbroken, trained(shards, state, settings, KINDS[3]))
+    plain = trained(shards, tmp_path / "plain.pt", train(n_epochs=3), KINDS[3])
+    assert not torch.equal(plain[1]["network.norm.weight"], unbroken[1]["network.norm.weight"])
+
+
+def test_the_stage_starts_from_weights_that_are_there(shards: Path, tmp_path: Path) -> None:
+    def outputs(folder: Path, settings: Train) -> tuple[dict[str, torch.Tensor], str]:
+        paths = [folder / name for name in ("denoiser.safetensors", "train.json", "curves.csv")]
+        run_stage(settings, model(), STFT, RATE, shards, *paths, tmp_path / "cache", CPU)
+        return load_file(paths[0]), paths[2].read_text(encoding="utf-8")
+
+    first, curves = outputs(tmp_path / "first", train(n_epochs=3))
+    start = str(tmp_path / "first" / "denoiser.safetensors")
+    second, further = outputs(tmp_path / "second", train(n_epochs=1, learning_rate=1e-6, init_from=start))
+    assert torch.equal(first["feature_mean"], second["feature_mean"])
+    assert torch.allclose(first["network.output.weight"], second["network.output.weight"], atol=1e-4)
+    losses = [float(rows.splitlines()[-1].split(",")[3]) for rows in (curves, further)]
+    assert losses[1] == pytest.approx(losses[0], abs=1e-3)
 
 
 @pytest.mark.parametrize("damage", [b"", b"no state", None])
