@@ -20,7 +20,7 @@ from stages.core.parameter_file import read_parameters
 from stages.core.parameters import Parameters
 from stages.core.runtime import n_workers
 from stages.core.shards import ShardReader
-from stages.core.training import Trainer
+from stages.core.training import Batch, Trainer
 
 SECONDS = 60
 
@@ -49,17 +49,20 @@ def corpora_to_shards(parameters: Parameters, n_jobs: int) -> None:
 
 
 def training(parameters: Parameters) -> None:
-    """Prints the mixtures per second of a training, reading included, and of its steps alone."""
+    """Prints the mixtures per second of a training, reading and remixing included, and of its steps on random numbers."""
     train = ShardReader(Path("data/shards/train"))
     denoiser = Denoiser(parameters.model, parameters.stft, parameters.audio.sample_rate)
     trainer = Trainer(denoiser, parameters.train, train, train, torch.device("cpu"))
     size, n_steps = parameters.train.batch_size, min(20, len(train) // parameters.train.batch_size)
-    batches = list(trainer._batches(train, list(range(size))))
-    trainer._step(batches[0], 1e-3)
-    bare = timed(lambda: [trainer._step(batches[0], 1e-3) for _ in range(n_steps)])
     order = list(range(n_steps * size))
-    whole = timed(lambda: [trainer._step(batch, 1e-3) for batch in trainer._batches(train, order)])
-    print(f"{'train':10}{n_steps * size / whole:8.1f} mixtures per second, {n_steps * size / bare:.1f} without reading")
+    batch = next(trainer._batches(train, order[:size], epoch=0))
+    random = Batch(*(torch.randn_like(tensor) for tensor in batch[:2]), torch.ones_like(batch.level))
+    trainer._step(random, 1e-3)
+    bare = timed(lambda: [trainer._step(random, 1e-3) for _ in range(n_steps)])
+    whole = timed(lambda: [trainer._step(batch, 1e-3) for batch in trainer._batches(train, order, epoch=0)])
+    waiting = 100 * (1 - bare / whole)
+    print(f"{'train':10}{n_steps * size / whole:8.1f} mixtures per second, {n_steps * size / bare:.1f} on random numbers")
+    print(f"{'':10}{waiting:8.1f} % of the time goes into data")
 
 
 def denoising(parameters: Parameters) -> None:
