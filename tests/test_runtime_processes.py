@@ -118,6 +118,17 @@ def test_ctrl_c_ends_the_workers_and_says_so_in_a_word(start: Callable[..., subp
     assert_all_ended(writers(tmp_path), tmp_path)
 
 
+def test_what_is_left_of_the_workers_is_tidied_up_in_silence(start: Callable[..., subprocess.Popen[str]]) -> None:
+    process = start(
+        "from joblib.externals.loky.backend import resource_tracker\n"
+        "from stages.core.runtime import parallel\n"
+        "assert parallel(str, [1, 2], n_jobs=2, description='x') == ['1', '2']\n"
+        "resource_tracker.register('/loky-removed', 'semlock')\n"
+    )
+    _, stderr = process.communicate(timeout=30)
+    assert (process.returncode, stderr) == (0, "")
+
+
 @pytest.mark.parametrize("delay", [0.02, 0.1, 0.2])
 def test_ctrl_c_while_the_workers_start_shows_no_traceback(
     start: Callable[..., subprocess.Popen[str]], tmp_path: Path, delay: float

@@ -231,8 +231,17 @@ def _close(outputs: Generator[object, None, None]) -> None:
 @contextmanager
 def _interrupts_held() -> Iterator[None]:
     """Puts Ctrl-C off until the block ends; processes that are started in it put it off until they allow it."""
-    # joblib has it started along with the first worker, and starting it allows interrupts again, so it comes before.
+    from joblib.externals.loky.backend import resource_tracker as joblibs_tracker
+
+    # joblib has them started along with the first worker, and starting them allows interrupts again, so they come before.
     resource_tracker.ensure_running()
+    # After an interrupt the second may find semaphores that were removed but not yet signed off, which it tells in a
+    # traceback. Nothing is left behind, and nobody could do anything about it.
+    sys.warnoptions.append("ignore:resource_tracker")
+    try:
+        joblibs_tracker.ensure_running()
+    finally:
+        sys.warnoptions.pop()
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
