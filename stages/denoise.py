@@ -20,7 +20,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from stages.core.batch import REPORT, Job, Ledger, Outcome, jobs, report
+from stages.core.batch import REPORT, Job, Ledger, Outcome, clear_partial, jobs, report
 from stages.core.command import Options, parser
 from stages.core.engines import loaded
 from stages.core.errors import DenoisingError
@@ -68,6 +68,9 @@ def run(
         raise SystemExit(2)
     if loaded(options.model, options.engine).looks_ahead:
         print("This model looks ahead: recordings are denoised in windows of 8 s that overlap by 2 s on either side.")
+    if source.is_dir():
+        clear_partial(target)
+    clear_partial(ledger.folder)
     settings = digest(options.described(), file_digest(options.model), code_digest())
     work = partial(_worked, options, ledger, settings, overwrite)
     outcomes = _with_progress(completed(work, found, n_jobs=n_jobs), found)

@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Literal
 
 import pandas as pd
+import psutil
 
 from stages.core.errors import DenoisingError
-from stages.core.files import digest, file_digest, shown, visible_files, write_json, written
+from stages.core.files import PARTIAL, digest, file_digest, shown, visible_files, write_json, written
 from stages.core.media import SUFFIXES
 
 # Added to the name of an output that would lie in the place of its input.
@@ -64,6 +65,14 @@ def jobs(source: Path, target: Path) -> tuple[list[Job], list[str]]:
     made = [_job(path.relative_to(source).as_posix(), path, target / path.relative_to(source)) for path in found]
     others = sorted(path.relative_to(source).as_posix() for path in set(files) - set(found))
     return sorted(made, key=lambda job: (-job.n_bytes, job.name)), others
+
+
+def clear_partial(folder: Path) -> None:
+    """Removes what processes that were killed have left half written in or below `folder`."""
+    for path in folder.rglob(f"{PARTIAL}*"):
+        writer = path.name.removeprefix(PARTIAL).split("-")[0]
+        if writer.isdecimal() and not psutil.pid_exists(int(writer)):
+            path.unlink(missing_ok=True)
 
 
 @dataclass(frozen=True, slots=True)

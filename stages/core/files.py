@@ -13,6 +13,9 @@ from typing import Any
 
 from stages.core.errors import DenoisingError
 
+# How the names of files begin that are being written.
+PARTIAL = ".partial-"
+
 
 class WriteError(DenoisingError):
     """A file that could not be written whole."""
@@ -22,11 +25,11 @@ class WriteError(DenoisingError):
 def written(path: Path) -> Iterator[Path]:
     """Yields a temporary path beside `path` and moves it there once the block has ended well.
 
-    The temporary name starts with a dot and keeps the suffix of `path`, so that writers that go by the suffix work. The
-    folder is made. When the block raises, `path` is left as it was and the temporary file is removed.
+    The temporary name starts with a dot and the number of this process and keeps the suffix of `path`, so that writers that
+    go by the suffix work. The folder is made. When the block raises, `path` is left as it was and the temporary file removed.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=".partial-", suffix=path.suffix, dir=path.parent)
+    handle, name = tempfile.mkstemp(prefix=f"{PARTIAL}{os.getpid()}-", suffix=path.suffix, dir=path.parent)
     os.close(handle)
     temporary = Path(name)
     try:

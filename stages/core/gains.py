@@ -2,12 +2,15 @@
 
 from typing import Any
 
+import numpy as np
 import torch
 from jaxtyping import Complex64
+from scipy import signal
 from torch import Tensor
 
 from stages.core.denoiser import AnyDenoiser
-from stages.core.spectra import n_bins
+from stages.core.features import level_decay
+from stages.core.spectra import constant_frame, n_bins
 
 Frames = Complex64[Tensor, "frames bins"]
 Ready = Complex64[Tensor, "ready bins"]
@@ -16,6 +19,28 @@ _WINDOW_S = 8.0
 _CONTEXT_S = 2.0
 # Over this much the gains of one window turn into those of the next: the level that a window begins with is another one.
 _FADE_S = 1.0
+
+
+class _OffsetRemover:
+    """Takes the constant offset of a recording out of its frames, as far as earlier frames tell it.
+
+    The network never saw one: it would take it for a loud sound, and speech for a faint one, which it lowers.
+    """
+
+    def __init__(self, denoiser: AnyDenoiser) -> None:
+        """Starts a signal."""
+        self._shape = constant_frame(denoiser.stft)
+        self._decay = level_decay(denoiser.frames_per_second)
+        # One frame of silence came before: a mean of the first frame alone would leave nothing of it.
+        self._sums = np.array([[0.0], [1.0]])
+
+    def removed(self, frames: Frames) -> Frames:
+        """The next frames of the signal less their running mean."""
+        offsets = frames[:, 0].real.numpy().astype(np.float64) / float(self._shape[0].real)
+        values = np.stack([offsets, np.ones_like(offsets)])
+        sums, _ = signal.lfilter([1.0], [1.0, -self._decay], values, zi=self._decay * self._sums)
+        self._sums = sums[:, -1:]
+        return frames - torch.from_numpy(sums[0] / sums[1]).to(torch.float32).unsqueeze(-1) * self._shape
 
 
 class GainSource:
@@ -28,6 +53,7 @@ class GainSource:
     def __init__(self, denoiser: AnyDenoiser) -> None:
         """Starts a signal."""
         self._denoiser = denoiser
+        self._offset = _OffsetRemover(denoiser)
         self._state: Any = None
         self._window = round(_WINDOW_S * denoiser.frames_per_second)
         self._context = round(_CONTEXT_S * denoiser.frames_per_second)
@@ -43,6 +69,8 @@ class GainSource:
 
     def pushed(self, frames: Frames) -> Ready:
         """The gains that are ready after the next frames of the signal."""
+        if len(frames):
+            frames = self._offset.removed(frames)
         if not self._denoiser.looks_ahead:
             if len(frames) == 0:
                 return frames

@@ -2,7 +2,7 @@
 
 import struct
 from dataclasses import dataclass, replace
-from typing import BinaryIO
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float32
@@ -21,6 +21,25 @@ ENCODINGS = tuple(_WIDTHS)
 
 class LiveError(DenoisingError):
     """A stream that is not what it was said to be."""
+
+
+@runtime_checkable
+class Source(Protocol):
+    """What bytes are read from: a pipe, a file, or bytes in memory."""
+
+    def read(self, size: int, /) -> bytes:
+        """At most `size` bytes; none at the end."""
+
+
+@runtime_checkable
+class Sink(Protocol):
+    """What bytes are written to."""
+
+    def write(self, data: bytes, /) -> Any:
+        """Takes bytes."""
+
+    def flush(self) -> Any:
+        """Passes on what was taken."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +61,7 @@ class PcmFormat:
         return self.n_channels * _WIDTHS[self.encoding]
 
 
-def wav_format(stream: BinaryIO) -> PcmFormat:
+def wav_format(stream: Source) -> PcmFormat:
     """Reads the header of a WAV stream up to its first sample.
 
     Raises:
@@ -85,7 +104,7 @@ class Heard:
     n_not_finite: int
 
 
-def denoise_stream(source: BinaryIO, sink: BinaryIO, form: PcmFormat, denoiser: StreamingDenoiser, block_samples: int) -> Heard:
+def denoise_stream(source: Source, sink: Sink, form: PcmFormat, denoiser: StreamingDenoiser, block_samples: int) -> Heard:
     """Denoises samples from `source` to `sink` until the source ends, flushing every block.
 
     Blocks are read as they come, at most `block_samples` long. NaN and infinity become silence: a live signal goes on.
@@ -133,7 +152,10 @@ def decoded(data: bytes, form: PcmFormat) -> Float32[np.ndarray, "samples channe
             values = (values.astype(np.float32) - 128) / 128
         elif form.encoding.startswith("s"):
             values = values / np.float32(2 ** (8 * _WIDTHS[form.encoding] - 1))
-    return np.asarray(values, dtype=np.float32).reshape(-1, form.n_channels)
+    # What is too large for it becomes infinite.
+    with np.errstate(over="ignore"):
+        samples = np.asarray(values, dtype=np.float32)
+    return samples.reshape(-1, form.n_channels)
 
 
 def encoded(block: Float32[np.ndarray, "samples channels"], form: PcmFormat) -> tuple[bytes, int]:
@@ -151,7 +173,7 @@ def encoded(block: Float32[np.ndarray, "samples channels"], form: PcmFormat) -> 
     return values.astype(_TYPES[form.encoding]).tobytes(), n_clipped
 
 
-def _written(sink: BinaryIO, block: Float32[np.ndarray, "samples channels"], form: PcmFormat) -> int:
+def _written(sink: Sink, block: Float32[np.ndarray, "samples channels"], form: PcmFormat) -> int:
     data, n_clipped = encoded(block, form)
     sink.write(data)
     sink.flush()

@@ -175,4 +175,5 @@ def _widened(gains: Complex64[Tensor, "frames bins"], wide: int) -> Complex64[Te
 
 
 def _tensor(block: Block) -> Float32[Tensor, "channels samples"]:
-    return torch.from_numpy(np.ascontiguousarray(block.T))
+    # PyTorch warns of arrays that may not be written to, such as those made from bytes.
+    return torch.from_numpy(np.require(block.T, requirements=["C", "W"]))
