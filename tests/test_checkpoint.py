@@ -169,6 +169,28 @@ def test_a_denoiser_starts_from_the_weights_and_statistics_of_another(path: Path
     torch.testing.assert_close(made.denoised(NOISY), denoiser().denoised(NOISY), rtol=0, atol=0)
 
 
+@pytest.mark.parametrize("changes", [{"network": "bands"}, {"layers": 3}, {"cell": "lstm", "layers": 2}])
+def test_a_causal_network_starts_one_that_looks_ahead(changes: dict[str, object], tmp_path: Path) -> None:
+    causal = denoiser(**changes)
+    save_checkpoint(tmp_path / "causal.safetensors", causal, TRAINING)
+    torch.manual_seed(3)
+    made = Denoiser(model(bidirectional=True, **changes), STFT, RATE).eval()
+    start_from(tmp_path / "causal.safetensors", made)
+    (found, _), (wanted, _) = made.denoised(NOISY), causal.denoised(NOISY)
+    torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-5)
+    made(NOISY)[0].abs().sum().backward()
+    backward = {name: weight.grad for name, weight in made.named_parameters() if weight.grad is not None}
+    widened = [grad for name, grad in backward.items() if grad.shape != dict(causal.named_parameters()).get(name, grad).shape]
+    assert widened
+    assert all(bool(grad[..., grad.shape[-1] // 2 :].any()) for grad in widened)
+
+
+def test_a_network_that_looks_ahead_starts_no_causal_one(tmp_path: Path) -> None:
+    save_checkpoint(tmp_path / "both.safetensors", denoiser(bidirectional=True), TRAINING)
+    with pytest.raises(CheckpointError, match=r"have model\.bidirectional=True; set"):
+        start_from(tmp_path / "both.safetensors", denoiser())
+
+
 def test_weights_of_another_model_are_refused_and_the_parameters_named(path: Path, tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=r"have model\.target=irm, model\.hidden=8; set the same") as caught:
         start_from(path, denoiser(target="crm", hidden=9))

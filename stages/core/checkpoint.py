@@ -66,6 +66,8 @@ def load_checkpoint(path: Path, device: torch.device | str = "cpu") -> tuple[Den
 def start_from(path: Path, denoiser: Denoiser) -> None:
     """Gives a denoiser the weights and the feature statistics of the file `path`.
 
+    Weights of a causal network start a bidirectional one as well: at first it does not hear its backward direction.
+
     Raises:
         CheckpointError: no such file, a damaged one, or weights of another model; the parameters that differ are named.
     """
@@ -73,6 +75,7 @@ def start_from(path: Path, denoiser: Denoiser) -> None:
     differences = [f"audio.sample_rate={found.sample_rate}"] if found.sample_rate != denoiser.sample_rate else []
     for name, theirs, ours in (("model", found.model, denoiser.model), ("stft", found.stft, denoiser.stft)):
         free = {"dropout"} if denoiser.model.network == "bands" else {"dropout", "n_bands"}
+        free |= {"bidirectional"} if denoiser.model.bidirectional else set()
         wanted, values = ours.model_dump(), theirs.model_dump(exclude=free)
         differences += [f"{name}.{key}={value}" for key, value in values.items() if value != wanted[key]]
     if differences:
@@ -80,7 +83,12 @@ def start_from(path: Path, denoiser: Denoiser) -> None:
             f"{path}: train.init_from needs weights of the same model, and these have {', '.join(differences)}; "
             "set the same in params.yaml, or name other weights."
         )
-    denoiser.load_state_dict(found.state_dict())
+    weights = denoiser.state_dict()
+    for name, weight in found.state_dict().items():
+        # Numbers of the backward direction come after those of the forward one.
+        n_more = weights[name].numel() // weight.numel() - 1
+        weights[name] = torch.cat([weight, *n_more * [torch.zeros_like(weight)]], dim=-1) if n_more else weight
+    denoiser.load_state_dict(weights)
 
 
 @cache
