@@ -4,6 +4,7 @@ Reads: denoise.input (data/inbox), denoise.model; data/mixtures/test/noisy/ for 
 Writes: data/denoised/, with the folders and names of the input, and denoise-report.csv.
 Params: denoise.
 
+With INPUT and OUTPUT it uses the weights in models/pretrained unless --model names others.
 As a stage, without INPUT, it takes everything from params.yaml, and puts a few test mixtures into an inbox in which there is
 nothing yet, so that a first run has something to show.
 """
@@ -21,7 +22,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from stages.core.batch import REPORT, Job, Ledger, Outcome, clear_partial, jobs, report
-from stages.core.command import Options, parser
+from stages.core.command import Options, chosen_model, parser
 from stages.core.engines import loaded
 from stages.core.errors import DenoisingError
 from stages.core.files import code_digest, digest, file_digest, shown, write_text
@@ -36,7 +37,6 @@ INBOX = Path("data/inbox")
 EXAMPLES_DIR = Path("data/mixtures/test/noisy")
 LEDGER_DIR = Path(".cache/denoised")
 LOCKS_DIR = Path(".cache/locks")
-DEFAULT_MODEL = Path("models/denoiser.safetensors")
 N_EXAMPLES = 3
 # Seconds that are read, denoised and written at a time: long enough that Python's own time does not count.
 BLOCK_S = 5
@@ -174,9 +174,10 @@ def _fill_inbox(inbox: Path, examples_dir: Path) -> None:
 
 def main() -> None:
     """Runs the command with its arguments, or the stage with the values of params.yaml."""
-    command = parser(__doc__, DEFAULT_MODEL)
+    command = parser(__doc__)
     arguments = command.parse_args()
-    options = Options(arguments.model, arguments.engine, Strength(arguments.attenuation_limit, arguments.mix))
+    model = chosen_model(arguments.model, live=arguments.stream)
+    options = Options(model, arguments.engine, Strength(arguments.attenuation_limit, arguments.mix))
     if arguments.stream:
         if arguments.input:
             command.error("--stream reads standard input and writes standard output: name no INPUT and OUTPUT")

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import soundfile
 from denoised_files import contents, weights
-from small_pipeline import ROOT, environment
+from small_pipeline import CHECKPOINT, ROOT, environment
 
 from stages.core import media
 from stages.core.audio import AudioError
@@ -75,7 +75,7 @@ def soak(folder: Path, n_files: int, shares: tuple[float, ...]) -> Soak:
     lengths = recordings(folder / "in", n_files)
     found = Soak(n_files)
     for name in ("broken", "whole"):
-        weights(folder / name / "models/denoiser.safetensors")
+        weights(folder / name / CHECKPOINT)
     watch = Watch(folder / "broken/out", lengths)
     watch.start()
     try:
@@ -108,7 +108,7 @@ def recordings(folder: Path, n_files: int) -> dict[str, int]:
 def program(folder: Path) -> "subprocess.Popen[str]":
     """Starts denoising the recordings beside `folder` into it."""
     return subprocess.Popen(
-        [sys.executable, "-m", "stages.denoise", "../in", "out", "--jobs", str(N_JOBS)],
+        [sys.executable, "-m", "stages.denoise", "../in", "out", "--model", str(CHECKPOINT), "--jobs", str(N_JOBS)],
         cwd=folder,
         env=environment(folder) | {"PYTHONPATH": str(ROOT)},
         stdout=subprocess.PIPE,

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 from denoised_files import weights
-from small_pipeline import ROOT, SMALL, STAGES, Command, Ended, Pipeline, fresh, put_parameters
+from small_pipeline import CHECKPOINT, ROOT, SMALL, STAGES, Command, Ended, Pipeline, fresh, put_parameters
 
 from stages.core.checkpoint import worker_denoiser
+from stages.core.command import PRETRAINED
 from stages.core.engines import loaded
 from stages.core.runtime import run_command, run_stage
 
@@ -42,10 +43,12 @@ def repository_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def untrained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A model at the usual place below the working directory, which holds nothing else."""
+    """The model that the command uses by default; the working directory holds nothing else."""
     folder = tmp_path / "work"
     folder.mkdir()
     monkeypatch.chdir(folder)
+    for name in PRETRAINED:
+        monkeypatch.setitem(PRETRAINED, name, CHECKPOINT)
     return weights()
 
 

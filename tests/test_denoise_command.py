@@ -112,7 +112,7 @@ def test_help_names_every_option_exit_codes_and_examples(command: Command) -> No
     options = ["--model", "--engine {onnx,torch}", "--attenuation-limit DB", "--mix SHARE", "--overwrite", "--jobs N"]
     options += ["--report CSV", "--stream", "--rate HZ", "--channels N", "--encoding"]
     assert [option for option in options if f"\n  {option}" not in text] == []
-    for part in ("exit codes:", "examples:", "arecord", "default: models/denoiser.safetensors", "0 to 200"):
+    for part in ("exit codes:", "examples:", "arecord", "default: best, and live for --stream", "0 to 200"):
         assert part in " ".join(text.split())
     # Such as a % of the text that argparse took for its own.
     assert "%" not in text

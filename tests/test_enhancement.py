@@ -92,14 +92,14 @@ def test_no_band_of_the_recording_is_lost(sample_rate: int) -> None:
     assert snr_db(noisy[inner], found[inner] - noisy[inner]) > 50
 
 
-def test_bins_above_the_network_s_band_follow_its_highest_ones() -> None:
+def test_bins_above_the_network_s_band_follow_its_upper_half() -> None:
     stft = Stft(n_fft=512, win_length=512, hop_length=256)
     gains = torch.ones(257)
-    gains[-32:] = 0.1
+    gains[128:] = 0.1
     noisy = hiss(48000)[:, None]
     found = enhanced(noisy, 48000, fixed(lambda given: given * gains, stft))[:, 0]
     before, after = (np.abs(np.fft.rfft(wave.astype(np.float64))) ** 2 for wave in (noisy[:, 0], found))
-    for low, high, gain in ((100, 6900, 1.0), (7200, 23900, 0.1)):
+    for low, high, gain in ((100, 3900, 1.0), (4100, 23900, 0.1)):
         assert np.sqrt(after[low:high].sum() / before[low:high].sum()) == pytest.approx(gain, rel=0.02)
 
 

@@ -323,7 +323,7 @@ def test_no_damaged_header_raises_anything_else(seed: int, n_bytes: int) -> None
 def test_the_program_gives_what_the_command_for_files_does(untrained: Path, command: Command, processes: list[Any]) -> None:
     source = recorded(Path("noisy.wav"), rate=44100, channels=2)
     assert command("denoise", source, "clean.wav").code == 0
-    processes.append(program())
+    processes.append(program("--model", str(untrained)))
     out, err = processes[-1].communicate(source.read_bytes(), timeout=120)
     assert processes[-1].returncode == 0, err
     assert err.decode().startswith("delay: ")

@@ -2,23 +2,23 @@
 
 import re
 import shutil
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 import soundfile
-import torch
 from denoised_files import REPORT, files, untouched
-from small_pipeline import CHECKPOINT, Command, put_parameters
-from specimens import RATE, model
+from scipy.signal import butter, sosfilt
+from small_pipeline import Command, put_parameters
+from specimens import RATE
 
 from stages.core import media
-from stages.core.checkpoint import save_checkpoint
-from stages.core.denoiser import Denoiser
+from stages.core.audio import resampled
+from stages.core.checkpoint import load_checkpoint
+from stages.core.command import PRETRAINED
 from stages.core.enhancement import enhanced
-from stages.core.parameters import Stft
-from stages.core.spectra import spectrogram
 
 pytest_plugins = ["pipeline_fixtures"]
 
@@ -34,36 +34,9 @@ REASONS = {
     "nan-float.wav": r"holds samples that are NaN, the first at 0\.312 s",
     "inf-float.wav": r"holds samples that are infinite, the first at 0\.438 s",
 }
-# Known fault: to the network a constant offset is loud sound, beside which it lowers speech (by 6 dB in this file).
-OFFSET = "dc-offset.wav"
 # Too short or silent: no speech and noise to be told apart.
 NO_SPEECH = {"one-sample-16k.wav", "ten-ms-16k.wav", "silence-16k.wav"}
 SPLITS = ("train", "train", "valid", "test")
-N_STEPS = 150
-
-
-@pytest.fixture(scope="module")
-def trained(test_audio: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Weights that know speech from noise, from half a minute of training on other recordings than those of the zoo."""
-    torch.manual_seed(1)
-    stft = Stft(n_fft=512, win_length=512, hop_length=256)
-    denoiser = Denoiser(model(hidden=64), stft, RATE)
-    random = np.random.default_rng(1)
-    speech = [read(path) for path in sorted((test_audio / "speech/librispeech").rglob("*.*g"))[:60:2]]
-    noise = [read(path) for path in sorted((test_audio / "noise/open/speech-commands").iterdir())]
-    denoiser.standardise([levelled(denoiser, *batch(speech, noise, random))[0]])
-    optimiser = torch.optim.Adam(denoiser.parameters(), 3e-3)
-    for _ in range(N_STEPS):
-        mixture, clean = levelled(denoiser, *batch(speech, noise, random))
-        raw, _ = denoiser(mixture)
-        target = (clean.abs() / (mixture.abs() + 1e-6)).clamp(max=1)
-        loss = ((torch.sigmoid(raw) - target).square() * mixture.abs().pow(0.6)).mean()
-        optimiser.zero_grad()
-        loss.backward()
-        optimiser.step()
-    path = tmp_path_factory.mktemp("trained") / "denoiser.safetensors"
-    save_checkpoint(path, denoiser.eval(), {"n_epochs": 1})
-    return path
 
 
 def read(path: Path) -> np.ndarray:
@@ -73,35 +46,10 @@ def read(path: Path) -> np.ndarray:
     return waveform[:, 0]
 
 
-def batch(speech: list[np.ndarray], noise: list[np.ndarray], random: np.random.Generator) -> tuple[torch.Tensor, torch.Tensor]:
-    """Eight mixtures of 2 s and their speech, at levels of -40 to -10 dB and SNRs of 0 to 20 dB."""
-    rows = []
-    for _ in range(8):
-        parts = []
-        for recordings in (speech, noise):
-            wave = recordings[random.integers(len(recordings))]
-            start = int(random.integers(max(1, len(wave) - 2 * RATE)))
-            part = np.resize(wave[start : start + 2 * RATE], 2 * RATE)
-            parts.append(part / (np.sqrt(np.mean(part**2)) + 1e-5))
-        level, snr = 10 ** (random.uniform(-40, -10) / 20), 10 ** (random.uniform(0, 20) / 20)
-        rows.append((level * (parts[0] + parts[1] / snr), level * parts[0]))
-    mixture, clean = (torch.from_numpy(np.stack(column).astype(np.float32)) for column in zip(*rows, strict=True))
-    return mixture, clean
-
-
-def levelled(denoiser: Denoiser, *waveforms: torch.Tensor) -> list[torch.Tensor]:
-    """Spectrograms divided by the running level of the first."""
-    spectra = [spectrogram(wave, denoiser.stft) for wave in waveforms]
-    level = torch.from_numpy(denoiser.levels(spectra[0].numpy())[0])
-    return [one / level for one in spectra]
-
-
 @pytest.fixture
-def here(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A working directory with these weights at their usual place."""
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An empty working directory."""
     monkeypatch.chdir(tmp_path)
-    CHECKPOINT.parent.mkdir()
-    shutil.copy(trained, CHECKPOINT)
 
 
 def whole(path: Path) -> tuple[np.ndarray, tuple[object, ...]]:
@@ -149,11 +97,8 @@ def check(source: Path, output: Path) -> None:
     if source.name in NO_SPEECH:
         assert np.abs(new).max(initial=0) <= np.abs(old).max(initial=0) + 1e-3
         return
-    if source.name == OFFSET:
-        assert np.isfinite(new).all()
-        return
     before, after = (levels_db(samples, int(str(kept[0]))) for samples in (old, new))
-    assert after[0] == pytest.approx(before[0], abs=2.5), (source.name, before, after)
+    assert after[0] == pytest.approx(before[0], abs=2), (source.name, before, after)
     assert after[1] < before[1] - 3, (source.name, before, after)
 
 
@@ -169,20 +114,35 @@ def test_the_picture_of_a_video_stays(test_audio: Path, here: None, command: Com
     assert packets[0] == packets[1]
 
 
-def test_speech_that_is_clean_keeps_its_spectrum(test_audio: Path, trained: Path) -> None:
-    """At 48 kHz too, where what the network does not hear follows its highest bands."""
-    from stages.core.audio import resampled
-    from stages.core.checkpoint import load_checkpoint
+def full_band(speech: np.ndarray) -> np.ndarray:
+    """Speech at 48 kHz, and faint copies of its band above 8 kHz, where resampling leaves nothing."""
+    wide = resampled(speech, RATE, 48_000)
+    time = np.arange(len(wide)) / 48_000
+    copies = wide * (np.cos(2 * np.pi * 8000 * time) + np.cos(2 * np.pi * 14_000 * time))
+    high: np.ndarray = sosfilt(butter(8, 8200, "high", fs=48_000, output="sos"), copies)
+    return (wide + 0.05 * high).astype(np.float32)
 
-    denoiser, _ = load_checkpoint(trained)
-    path = sorted((test_audio / "pairs/dns-no-reverb/clean").iterdir())[0]
-    clean = resampled(read(path)[: 6 * RATE], RATE, 48_000)
-    found = enhanced(clean[:, None], 48_000, denoiser)[:, 0]
-    spectra = [np.abs(np.fft.rfft(wave.astype(np.float64))) ** 2 for wave in (clean, found)]
-    seconds = len(clean) / 48_000
-    for low, high in ((100, 500), (500, 1000), (1000, 2000), (2000, 4000)):
-        before, after = (power[round(low * seconds) : round(high * seconds)].sum() for power in spectra)
-        assert 10 * np.log10(after / before) == pytest.approx(0, abs=2), (low, high)
+
+def powers(waveform: np.ndarray) -> np.ndarray:
+    """Of frames of 32 ms and bins of 31.25 Hz, at 48 kHz."""
+    frames = np.lib.stride_tricks.sliding_window_view(waveform.astype(np.float64), 1536)[::768]
+    return np.asarray(np.abs(np.fft.rfft(frames * np.hanning(1536))) ** 2)
+
+
+@pytest.mark.parametrize("name", PRETRAINED)
+def test_clean_speech_keeps_its_spectrum_up_to_20_khz(test_audio: Path, name: str) -> None:
+    denoiser, _ = load_checkpoint(PRETRAINED[name])
+    before, after = np.zeros(769), np.zeros(769)
+    for path in sorted((test_audio / "pairs/dns-no-reverb/clean").iterdir())[:4]:
+        clean = full_band(read(path)[: 6 * RATE])
+        old, new = powers(clean), powers(enhanced(clean[:, None], 48_000, denoiser)[:, 0])
+        spoken = old.sum(1) > 10**-2.5 * old.sum(1).max()
+        before, after = before + old[spoken].sum(0), after + new[spoken].sum(0)
+    changes = {}
+    for low, high in pairwise((100, 500, 1000, 2000, 4000, 6000, 8000, 12_000, 20_000)):
+        band = slice(round(low / 31.25), round(high / 31.25))
+        changes[low] = float(10 * np.log10(after[band].sum() / before[band].sum()))
+    assert list(changes.values()) == pytest.approx([0] * len(changes), abs=1), changes
 
 
 def test_real_recordings_go_through_the_whole_pipeline(test_audio: Path, repository_folder: Path, command: Command) -> None:

@@ -8,6 +8,10 @@ from stages.core.engines import Engine
 from stages.core.live import ENCODINGS
 from stages.core.streaming import Strength
 
+# Weights that come with the project, by the names that `--model` knows.
+PRETRAINED = {
+    name: Path(__file__).parents[2] / "models" / "pretrained" / name / "denoiser.safetensors" for name in ("best", "live")
+}
 _EXAMPLES = """exit codes:
   0  all is denoised     1  a file failed, as the report says     2  no recording was found, or arguments are wrong
 
@@ -34,7 +38,12 @@ class Options:
         return f"{self.engine} {asdict(self.strength)}"
 
 
-def parser(description: str, model: Path) -> argparse.ArgumentParser:
+def chosen_model(name: str | None, *, live: bool) -> Path:
+    """The weights that `--model` names; without it those for files, or those for a live signal."""
+    return PRETRAINED.get(name or ("live" if live else "best")) or Path(str(name))
+
+
+def parser(description: str) -> argparse.ArgumentParser:
     """The parser of the command's arguments."""
     command = argparse.ArgumentParser(
         prog="python -m stages.denoise",
@@ -46,7 +55,11 @@ def parser(description: str, model: Path) -> argparse.ArgumentParser:
         "input", nargs="?", type=Path, help="a sound or video file, or a folder that is searched with its subfolders"
     )
     command.add_argument("output", nargs="?", type=Path, help="where the result goes: a folder for a folder")
-    command.add_argument("--model", type=Path, default=model, help="weights, or an exported .onnx file (default: %(default)s)")
+    command.add_argument(
+        "--model",
+        metavar="MODEL",
+        help=f"{' or '.join(PRETRAINED)}, a weights file or an exported .onnx file (default: best, and live for --stream)",
+    )
     command.add_argument(
         "--engine", choices=["onnx", "torch"], default="onnx", help="what runs the network (default: %(default)s, the faster)"
     )

@@ -17,8 +17,6 @@ from stages.core.spectra import StreamingStft, n_bins
 
 Block = Float32[np.ndarray, "samples channels"]
 Ready = Float32[np.ndarray, "ready channels"]
-# Bins above the network's band follow the mean gain of this many of its highest bins (1 kHz at 31.25 Hz a bin).
-_TOP_BINS = 32
 # Channels whose mean has less than this share of their power are out of phase: independent ones keep 1 / channels.
 _CANCELLED = 0.05
 # Longer blocks are cut, so that memory does not grow with them.
@@ -139,7 +137,7 @@ class StreamingDenoiser:
             gains = torch.cat([gains, self._gains.finished()])
         waiting = torch.cat([self._pending, spectra], dim=1)
         ready, self._pending = waiting[:, : len(gains)], waiting[:, len(gains) :]
-        return self._stft.synthesised(ready * _widened(self._strength.applied(gains), ready.shape[-1]))
+        return self._stft.synthesised(ready * _widened(self._strength.applied(gains), ready))
 
     def _given_out(self, work: Float32[Tensor, "channels samples"], *, last: bool) -> Ready:
         block = np.ascontiguousarray(work.numpy().T)
@@ -168,10 +166,18 @@ def shared(spectra: Complex64[Tensor, "channels frames wide"]) -> Complex64[Tens
     return torch.where(cancelled.unsqueeze(-1), loudest, mean)
 
 
-def _widened(gains: Complex64[Tensor, "frames bins"], wide: int) -> Complex64[Tensor, "frames wide"]:
-    """The gains with the bins above the network's band."""
-    top = gains[:, -_TOP_BINS:].abs().mean(-1, keepdim=True).to(gains.dtype)
-    return torch.cat([gains, top.expand(-1, wide - gains.shape[-1])], dim=-1)
+def _widened(
+    gains: Complex64[Tensor, "frames bins"], spectra: Complex64[Tensor, "channels frames wide"]
+) -> Complex64[Tensor, "frames wide"]:
+    """The gains with those of the bins above the network's band: all as the power in the upper half of the band changes.
+
+    Where there is speech it holds most of that power, so that clean speech keeps its highest frequencies.
+    """
+    bins = gains.shape[-1]
+    upper = slice(bins // 2, bins)
+    power, kept = spectra[..., upper].abs().square().sum(0), gains[:, upper].abs().square()
+    top = ((power * kept).sum(-1, keepdim=True) / power.sum(-1, keepdim=True).clamp_min(1e-30)).sqrt().clamp(max=1)
+    return torch.cat([gains, top.to(gains.dtype).expand(-1, spectra.shape[-1] - bins)], dim=-1)
 
 
 def _tensor(block: Block) -> Float32[Tensor, "channels samples"]:
