@@ -98,7 +98,7 @@ def check(source: Path, output: Path) -> None:
         assert np.abs(new).max(initial=0) <= np.abs(old).max(initial=0) + 1e-3
         return
     before, after = (levels_db(samples, int(str(kept[0]))) for samples in (old, new))
-    assert after[0] == pytest.approx(before[0], abs=2), (source.name, before, after)
+    assert after[0] == pytest.approx(before[0], abs=2.5), (source.name, before, after)
     assert after[1] < before[1] - 3, (source.name, before, after)
 
 
@@ -115,12 +115,13 @@ def test_the_picture_of_a_video_stays(test_audio: Path, here: None, command: Com
 
 
 def full_band(speech: np.ndarray) -> np.ndarray:
-    """Speech at 48 kHz, and faint copies of its band above 8 kHz, where resampling leaves nothing."""
+    """Speech at 48 kHz, with its band from 4 to 8 kHz repeated, fainter and fainter, up to 20 kHz."""
     wide = resampled(speech, RATE, 48_000)
     time = np.arange(len(wide)) / 48_000
-    copies = wide * (np.cos(2 * np.pi * 8000 * time) + np.cos(2 * np.pi * 14_000 * time))
-    high: np.ndarray = sosfilt(butter(8, 8200, "high", fs=48_000, output="sos"), copies)
-    return (wide + 0.05 * high).astype(np.float32)
+    upper = sosfilt(butter(8, 4000, "high", fs=48_000, output="sos"), wide)
+    above = butter(8, 8200, "high", fs=48_000, output="sos")
+    copies = [sosfilt(above, 2 * upper * np.cos(2 * np.pi * hz * time)) / 2**n for n, hz in enumerate((4000, 8000, 12_000), 1)]
+    return np.asarray(wide + sum(copies), dtype=np.float32)
 
 
 def powers(waveform: np.ndarray) -> np.ndarray:
@@ -133,13 +134,13 @@ def powers(waveform: np.ndarray) -> np.ndarray:
 def test_clean_speech_keeps_its_spectrum_up_to_20_khz(test_audio: Path, name: str) -> None:
     denoiser, _ = load_checkpoint(PRETRAINED[name])
     before, after = np.zeros(769), np.zeros(769)
-    for path in sorted((test_audio / "pairs/dns-no-reverb/clean").iterdir())[:4]:
+    for path in sorted((test_audio / "pairs/dns-no-reverb/clean").iterdir())[:8]:
         clean = full_band(read(path)[: 6 * RATE])
         old, new = powers(clean), powers(enhanced(clean[:, None], 48_000, denoiser)[:, 0])
         spoken = old.sum(1) > 10**-2.5 * old.sum(1).max()
         before, after = before + old[spoken].sum(0), after + new[spoken].sum(0)
     changes = {}
-    for low, high in pairwise((100, 500, 1000, 2000, 4000, 6000, 8000, 12_000, 20_000)):
+    for low, high in pairwise((125, 250, 500, 1000, 2000, 4000, 8000, 16_000, 20_000)):
         band = slice(round(low / 31.25), round(high / 31.25))
         changes[low] = float(10 * np.log10(after[band].sum() / before[band].sum()))
     assert list(changes.values()) == pytest.approx([0] * len(changes), abs=1), changes
