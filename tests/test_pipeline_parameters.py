@@ -70,7 +70,10 @@ def test_every_stage_refuses_a_misspelt_parameter(repository_folder: Path, comma
         ({"mix__n_train": 0}, ["mix.n_train"]),
         ({"train__loss": "bce"}, ["train.loss bce does not go with model.target irm", "use train.loss=mse or compressed"]),
         ({"model__target": "ibm"}, ["train.loss compressed does not go with model.target ibm", "use train.loss=bce"]),
-        ({"corpora__speech": ["librispech"]}, ["corpora.speech.0", "'espeak' or 'folder'", "found 'librispech'"]),
+        (
+            {"corpora__speech": ["librispech"]},
+            ["corpora.speech.0", "'espeak' or 'folder' or a published corpus", "found 'librispech'"],
+        ),
         ({"corpora__noise": []}, ["corpora.noise"]),
         ({"corpora__noise": ["generated", "generated"]}, ["corpora.noise", "'generated' is named twice"]),
         ({"download__noise__generated__kinds": ["white", "hummm"]}, ["download.noise.generated.kinds.1", "found 'hummm'"]),

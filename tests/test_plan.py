@@ -8,8 +8,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from specimens import RATE, few, law, mix, recording
 
+from stages.core import plan
 from stages.core.manifest import SPLITS, Recording
-from stages.core.plan import Mixture, PlanError, planned, write_plan
+from stages.core.parameters import Mix
+from stages.core.plan import Mixture, PlanError, recorded
+
+
+def planned(
+    utterances: Sequence[Recording], noises: Sequence[Recording], settings: Mix, rate: int, rooms: Sequence[Recording] = ()
+) -> list[Mixture]:
+    return list(plan.planned(utterances, noises, settings, rate, rooms))
 
 
 def speech(n_speakers: int = 3, n_utterances: int = 3, seconds: float = 0.3) -> list[Recording]:
@@ -198,6 +206,7 @@ def test_effects_change_nothing_else_of_a_mixture() -> None:
 
 def test_the_plan_is_one_object_in_a_line(tmp_path: Path) -> None:
     mixtures = planned(speech(), noise(), mix(), RATE)
-    write_plan(tmp_path / "plan.jsonl", mixtures)
+    with (tmp_path / "plan.jsonl").open("w", encoding="utf-8") as file:
+        assert list(recorded(mixtures, file)) == mixtures
     lines = (tmp_path / "plan.jsonl").read_text(encoding="utf-8").splitlines()
     assert [json.loads(line) for line in lines] == [json.loads(json.dumps(asdict(mixture))) for mixture in mixtures]

@@ -26,7 +26,8 @@ class Recording:
     `path` is absolute, or relative to the manifest's folder; `start` and `n_samples` (samples at `sample_rate` Hz) say
     which part of that file is meant. `group` is what may not cross splits: the speaker of an utterance, the original
     recording of a noise. `label` is the kind of a noise, or the language of an utterance. `content` is the SHA-256 of the
-    file's bytes, so that a changed file changes the manifest.
+    file's bytes, so that a changed file changes the manifest. `offset` and `size` (bytes) say where in `path`, a bundle,
+    that file lies; a size of 0 is a file of its own.
     """
 
     id: str
@@ -39,6 +40,13 @@ class Recording:
     label: str
     split: Split
     content: str
+    offset: int = 0
+    size: int = 0
+
+    @property
+    def within(self) -> tuple[int, int] | None:
+        """Offset and size where the recording lies in a bundle; None for a file of its own."""
+        return (self.offset, self.size) if self.size else None
 
 
 def write_manifest(path: Path, recordings: Sequence[Recording]) -> None:
