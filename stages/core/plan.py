@@ -92,10 +92,17 @@ def planned(
 
 
 def recorded(mixtures: Iterable[Mixture], file: TextIO) -> Iterator[Mixture]:
-    """The mixtures as they come; each is also written to `file` as a JSON object in one line."""
+    """The mixtures as they come; each is also written to `file` as a JSON object in one line.
+
+    Where a recording lies in its bundle and the response of a room are left out where there is neither.
+    """
     for mixture in mixtures:
-        file.write(json.dumps(asdict(mixture), allow_nan=False) + "\n")
+        file.write(json.dumps(asdict(mixture, dict_factory=_told), allow_nan=False) + "\n")
         yield mixture
+
+
+def _told(values: list[tuple[str, object]]) -> dict[str, object]:
+    return {name: value for name, value in values if value is not None or name not in {"within", "response"}}
 
 
 def _mixtures(
