@@ -67,11 +67,9 @@ def run(
     `manifest` lists the published pairs; a name in `settings.pairs` that is none of them is a folder.
     """
     _check_names(settings.pairs)
-    published = read_manifest(manifest)
-    items = [
-        *_test_items(test_dir, settings.n_clean),
-        *(item for folder in settings.pairs for item in _pair_items(folder, published)),
-    ]
+    items = _test_items(test_dir, settings.n_clean)
+    published = read_manifest(manifest, "fetch")
+    items += [item for folder in settings.pairs for item in _pair_items(folder, published)]
     load_checkpoint(checkpoint)
     found = parallel(partial(_scored, checkpoint), items, n_jobs=n_jobs, description="scoring")
     table = pd.DataFrame([row for rows in found for row in rows])

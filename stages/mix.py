@@ -70,7 +70,8 @@ class Summary:
 
 def run(settings: Mix, sample_rate: int, corpora_dir: Path, mixtures_dir: Path, metrics: Path, n_jobs: int) -> None:
     """Plans and renders all mixtures at `sample_rate` Hz and writes what was asked and what was achieved."""
-    speech, noise, rooms = (read_manifest(corpora_dir / role / "manifest.csv") for role in ("speech", "noise", "rooms"))
+    speech, noise = (read_manifest(corpora_dir / role / "manifest.csv") for role in ("speech", "noise"))
+    rooms = read_manifest(corpora_dir / "rooms" / "manifest.csv", "fetch")
     mixtures = planned(speech, noise, settings, sample_rate, rooms)
     for split in SPLITS:
         fresh_folder(mixtures_dir / split)

@@ -60,10 +60,10 @@ def write_manifest(path: Path, recordings: Sequence[Recording]) -> None:
     write_text(path, table.to_csv(index=False, lineterminator="\n"))
 
 
-def read_manifest(path: Path) -> list[Recording]:
-    """The recordings of the manifest `path`, in the order of their ids; paths are resolved against its folder."""
+def read_manifest(path: Path, stage: str = "download") -> list[Recording]:
+    """The recordings of the manifest `path`, which `stage` writes, by their ids; paths are resolved against its folder."""
     if not path.is_file():
-        raise ManifestError(f"{path} is missing: run 'dvc repro download' first.")
+        raise ManifestError(f"{path} is missing: run 'dvc repro {stage}' first.")
     text = {"id": str, "corpus": str, "path": str, "group": str, "label": str, "split": str, "content": str}
     table = pd.read_csv(path, dtype=text, keep_default_na=False)
     expected = [field.name for field in fields(Recording)]
