@@ -49,15 +49,20 @@ def material(folder: Path, n_utterances: int) -> None:
             zipped.writestr(f"{name}/ch01.wav", file.getvalue())
 
 
-def copied_repository(folder: Path, archives: Path, n_mixtures: int) -> None:
-    """A copy of this repository whose catalogue has the archives in `archives` in place of the published ones."""
+def copied_repository(
+    folder: Path, archives: Path, n_mixtures: int, root: str = "http://127.0.0.1", members: str | None = None
+) -> None:
+    """A copy of this repository whose catalogue has the archives in `archives` in place of the published ones.
+
+    They are said to be at `root`, and of those with noise only `members` are asked for.
+    """
     shutil.copytree(ROOT / "stages", folder / "stages", ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("dvc.yaml", "params.yaml", ".dvcignore", ".gitignore", "data/own", "data/inbox"):
         copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         copy(ROOT / name, folder / name)
-    entries = {NAMES["speech"]: _entry("speech", "librispeech", sorted(archives.glob("*.tar.gz")), None)}
-    entries[NAMES["noise"]] = _entry("noise", "demand", sorted(archives.glob("*.zip")), None)
+    entries = {NAMES["speech"]: _entry("speech", "librispeech", sorted(archives.glob("*.tar.gz")), root, None)}
+    entries[NAMES["noise"]] = _entry("noise", "demand", sorted(archives.glob("*.zip")), root, members)
     with (folder / "stages/core/corpora/catalogue.py").open("a", encoding="utf-8") as file:
         file.write(f"\nPUBLISHED |= {entries!r}\n")
     yaml = YAML(pure=True)
@@ -112,9 +117,9 @@ def _flac(waveform: np.ndarray) -> bytes:
     return file.getvalue()
 
 
-def _entry(role: str, layout: str, paths: list[Path], members: str | None) -> PublishedCorpus:
+def _entry(role: str, layout: str, paths: list[Path], root: str, members: str | None) -> PublishedCorpus:
     archives = tuple(
-        Archive(path.name, (f"http://127.0.0.1/{path.name}",), path.stat().st_size, _digest(path), "the benchmark", members)
+        Archive(path.name, (f"{root}/{path.name}",), path.stat().st_size, _digest(path), "the benchmark", members)
         for path in paths
     )
     return PublishedCorpus(NAMES[role], role, "simulated", archives, "CC BY 4.0", "", "", layout)  # type: ignore[arg-type]

@@ -2,8 +2,8 @@
 
 28,539 utterances are the 100 hours of train-clean-100; the default is a tenth, which takes minutes. Speech is repeated from
 DENOISE_TEST_AUDIO where that is set, else by eSpeak NG. Prints for download, mix and shard: time, hours of audio per minute,
-in all and per core that was kept busy, how busy the cores were, and the highest memory of all processes together; then files,
-and DVC without changes.
+in all and per core that was kept busy, how busy the cores were, and the highest memory of all processes together; beside mix
+the same with a plain loop in one process; then files, and DVC without changes.
 """
 
 import argparse
@@ -17,9 +17,10 @@ from typing import NamedTuple
 import psutil
 
 from stages.core.runtime import n_workers
-from tests.benchmarks.corpus_material import MEAN_S, N_UTTERANCES, copied_repository, material, surroundings
+from tests.benchmarks.corpus_material import MEAN_S, N_UTTERANCES, ROOT, copied_repository, material, surroundings
 
 MIXTURE_S = 4.0
+N_PLAIN = 3000  # enough to time
 
 
 class Usage(NamedTuple):
@@ -62,6 +63,19 @@ def row(name: str, hours: float, usage: Usage) -> str:
     )
 
 
+def compare(mixing: Usage, hours: float, folder: Path, archives: Path, n_mixtures: int) -> None:
+    """Two lines on the straightforward way to mix, each with how many times as fast mixing was, in all and per core."""
+    plain = [sys.executable, "-m", "tests.benchmarks.plain_mixing", str(folder), str(n_mixtures)]
+    subprocess.run([*plain, "--prepare"], cwd=ROOT, check=True)
+    for name, options in (("plain loop", []), ("with whole files", ["--whole"])):
+        usage, done = used([*plain, *options], ROOT, archives), n_mixtures * MIXTURE_S / 3600
+        in_all = hours / mixing.seconds / (done / usage.seconds)
+        per_core = hours / mixing.cpu_s / (done / usage.cpu_s)
+        print(
+            f"{row(name, done, usage)}; mixing is {in_all:.2f} times as fast in all, {per_core:.2f} times per core", flush=True
+        )
+
+
 def files(folder: Path) -> str:
     """Number and size of the files below a folder."""
     sizes = [path.stat().st_size for path in folder.rglob("*") if path.is_file()]
@@ -99,6 +113,8 @@ def main() -> None:
         ):
             usage = used([sys.executable, "-m", f"stages.{stage[0]}", *stage[1:]], folder, archives)
             print(row(name, done, usage), flush=True)
+            if name == "mix":
+                compare(usage, mixed, folder, archives, min(n_mixtures, N_PLAIN))
         for name in ("corpora", "mixtures", "shards"):
             print(files(folder / "data" / name))
         for text, command in (
