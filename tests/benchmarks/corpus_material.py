@@ -72,7 +72,9 @@ def copied_repository(
     yaml.dump(parameters, folder / "params.yaml")
     subprocess.run(["git", "init", "--quiet"], cwd=folder, check=True)
     subprocess.run(["dvc", "init", "--quiet"], cwd=folder, check=True)
-    subprocess.run(["dvc", "config", "core.analytics", "false"], cwd=folder, check=True)
+    # Linked, not copied: a hundred hours of corpus, mixtures and shards twice over is more than many a disk holds.
+    for setting in (("core.analytics", "false"), ("cache.type", "hardlink,copy")):
+        subprocess.run(["dvc", "config", *setting], cwd=folder, check=True)
 
 
 def surroundings(archives: Path) -> dict[str, str]:

@@ -119,7 +119,7 @@ def main() -> None:
             print(files(folder / "data" / name))
         for text, command in (
             (
-                "dvc commit, which hashes and copies",
+                "dvc commit, which hashes and links",
                 ["dvc", "commit", "--force", "--quiet", "download", "fetch", "mix", "shard"],
             ),
             ("dvc status", ["dvc", "status", "--quiet", "download", "fetch", "mix", "shard"]),
