@@ -1,22 +1,25 @@
 """Obtains the corpora of one role, speech or noise, and writes their manifest.
 
-Reads: the folder download.ROLE.folder.path and its table of splits, where the corpus `folder` is used.
-Writes: data/corpora/ROLE/ with manifest.csv and the audio that is made here.
+Reads: the folder download.ROLE.folder.path and its table of splits, where the corpus `folder` is used; the network, or the
+archives that DENOISE_ARCHIVES names, where a published corpus is.
+Writes: data/corpora/ROLE/ with manifest.csv and the audio that is made or fetched here.
 Params: corpora.ROLE, download.ROLE.
 
-A corpus that was made before with the same settings and code is taken from .cache/corpora, so that another one beside it
-costs nothing.
+A corpus that was made before with the same settings and code, or fetched and unpacked before, is taken from .cache, so that
+another one beside it costs nothing. With --list it prints the corpora that are published and does nothing else.
 """
 
 import argparse
-import shutil
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Literal
 
 from stages.core.corpora import espeak, folder, generated
-from stages.core.files import code_digest, digest, file_digest, fresh_folder, write_text
+from stages.core.corpora.catalogue import PUBLISHED, table
+from stages.core.corpora.layouts import Choices
+from stages.core.corpora.published import obtain, summary
+from stages.core.files import code_digest, digest, file_digest, fresh_folder, link, write_text
 from stages.core.manifest import Recording, read_manifest, write_manifest
 from stages.core.parameter_file import read_parameters
 from stages.core.parameters import NoiseCorpora, SpeechCorpora
@@ -24,7 +27,7 @@ from stages.core.runtime import run_stage
 
 Role = Literal["speech", "noise"]
 CORPORA_DIR = Path("data/corpora")
-CACHE_DIR = Path(".cache/corpora")
+CACHE_DIR = Path(".cache")
 MANIFEST = "manifest.csv"
 # In the cache only, written last: the digest of the manifest.
 COMPLETE = "complete"
@@ -44,8 +47,11 @@ def run(
     for name in names:
         if name == "folder":
             found = folder.recordings(settings.folder, role, n_jobs)
+        elif name in ("espeak", "generated"):
+            found = _made(name, settings, target, cache_dir / "corpora", n_jobs)
         else:
-            found = _made(name, settings, target, cache_dir, n_jobs)
+            side = "clean" if role == "speech" and PUBLISHED[name].role == "pairs" else ""
+            found = obtain(name, _choices(settings), target / name, cache_dir, n_jobs, side)
         print(_summary(name, found))
         recordings += found
     write_manifest(target / MANIFEST, recordings)
@@ -65,9 +71,16 @@ def _made(name: str, settings: SpeechCorpora | NoiseCorpora, target: Path, cache
         fresh_folder(cached / name)
         write_manifest(cached / MANIFEST, obtain(cached / name))
         write_text(cached / COMPLETE, file_digest(cached / MANIFEST))
-    shutil.copytree(cached / name, target / name)
+    for path in sorted((cached / name).iterdir()):
+        link(path, target / name / path.name)
     rows = read_manifest(cached / MANIFEST)
     return [_moved(row, cached) for row in rows]
+
+
+def _choices(settings: SpeechCorpora | NoiseCorpora) -> Choices:
+    published = settings.published
+    leave_out = () if isinstance(settings, SpeechCorpora) else tuple(settings.published.leave_out)
+    return Choices(published.seed, published.valid_share, published.test_share, leave_out)
 
 
 def _sound(cached: Path) -> bool:
@@ -88,15 +101,23 @@ def _moved(recording: Recording, cached: Path) -> Recording:
 def _summary(name: str, recordings: Sequence[Recording]) -> str:
     hours = sum(recording.n_samples / recording.sample_rate for recording in recordings) / 3600
     licences = {"espeak": espeak.LICENCE, "generated": generated.LICENCE, "folder": folder.LICENCE}
+    licence = licences[name] if name in licences else summary(name)
     groups = len({recording.group for recording in recordings})
-    return f"{name}: {len(recordings)} recordings of {groups} speakers or sources, {hours:.2f} hours\n  {licences[name]}"
+    return f"{name}: {len(recordings)} recordings of {groups} speakers or sources, {hours:.2f} hours\n  {licence}"
 
 
 def main() -> None:
     """Runs the stage for the role that is named on the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("role", choices=["speech", "noise"])
-    role: Role = parser.parse_args().role
+    parser.add_argument("role", choices=["speech", "noise"], nargs="?")
+    parser.add_argument("--list", action="store_true", help="print the published corpora with size and licence")
+    arguments = parser.parse_args()
+    if arguments.list:
+        print(table())
+        return
+    if arguments.role is None:
+        parser.error("expected speech, noise or --list")
+    role: Role = arguments.role
     parameters = read_parameters(Path("params.yaml"))
     names = parameters.corpora.speech if role == "speech" else parameters.corpora.noise
     settings = parameters.download.speech if role == "speech" else parameters.download.noise

@@ -1,6 +1,6 @@
 """Scores mixtures, estimates and oracle masks on test mixtures, clean input and folders of real pairs, in parallel.
 
-Reads: data/mixtures/test/, models/denoiser.safetensors, and the folders in evaluate.pairs.
+Reads: data/mixtures/test/, data/corpora/pairs/, models/denoiser.safetensors, and the folders in evaluate.pairs.
 Writes: metrics/evaluate.json, metrics/evaluate_by_snr.csv, metrics/evaluate_by_noise.csv, data/scores.csv (every item).
 Params: evaluate.
 
@@ -22,14 +22,16 @@ from stages.core.checkpoint import load_checkpoint, worker_denoiser
 from stages.core.enhancement import enhanced
 from stages.core.errors import DenoisingError
 from stages.core.files import write_json, write_text
+from stages.core.manifest import Recording, read_manifest
 from stages.core.oracle import oracle
-from stages.core.pairs import Pair, pairs, read_pair
+from stages.core.pairs import Pair, pairs, published_pairs, read_pair
 from stages.core.parameter_file import read_parameters
 from stages.core.parameters import Evaluate
 from stages.core.runtime import parallel, run_stage
 from stages.core.scores import METRICS, scores, versions
 
 TEST_DIR = Path("data/mixtures/test")
+PAIRS = Path("data/corpora/pairs/manifest.csv")
 CHECKPOINT = Path("models/denoiser.safetensors")
 METRICS_JSON = Path("metrics/evaluate.json")
 BY_SNR = Path("metrics/evaluate_by_snr.csv")
@@ -52,13 +54,22 @@ class Item:
     labels: dict[str, Any]
 
 
-def run(settings: Evaluate, test_dir: Path, checkpoint: Path, outputs: tuple[Path, Path, Path, Path], n_jobs: int) -> None:
-    """Scores everything and writes metrics, by SNR, by noise, and every item (the paths in `outputs`)."""
+def run(
+    settings: Evaluate,
+    test_dir: Path,
+    manifest: Path,
+    checkpoint: Path,
+    outputs: tuple[Path, Path, Path, Path],
+    n_jobs: int,
+) -> None:
+    """Scores everything and writes metrics, by SNR, by noise, and every item (the paths in `outputs`).
+
+    `manifest` lists the published pairs; a name in `settings.pairs` that is none of them is a folder.
+    """
     _check_names(settings.pairs)
-    items = [
-        *_test_items(test_dir, settings.n_clean),
-        *(item for folder in settings.pairs for item in _pair_items(Path(folder))),
-    ]
+    items = _test_items(test_dir, settings.n_clean)
+    published = read_manifest(manifest, "fetch")
+    items += [item for folder in settings.pairs for item in _pair_items(folder, published)]
     load_checkpoint(checkpoint)
     found = parallel(partial(_scored, checkpoint), items, n_jobs=n_jobs, description="scoring")
     table = pd.DataFrame([row for rows in found for row in rows])
@@ -116,9 +127,10 @@ def _set_name(folder: Path) -> str:
     return folder.resolve().name.replace(".", "-") or "root"
 
 
-def _pair_items(folder: Path) -> list[Item]:
-    name = _set_name(folder)
-    return [Item(name, kind, pair, {}) for kind in ("noisy", "clean") for pair in pairs(folder)]
+def _pair_items(folder: str, published: Sequence[Recording]) -> list[Item]:
+    rows = [recording for recording in published if recording.corpus == folder]
+    found = published_pairs(folder, rows) if rows else pairs(Path(folder))
+    return [Item(_set_name(Path(folder)), kind, pair, {}) for kind in ("noisy", "clean") for pair in found]
 
 
 def _scored(checkpoint: Path, item: Item) -> list[dict[str, Any]]:
@@ -201,7 +213,7 @@ def main() -> None:
         print(shown(json.loads(METRICS_JSON.read_text(encoding="utf-8"))))
         return
     parameters = read_parameters(Path("params.yaml"))
-    run(parameters.evaluate, TEST_DIR, CHECKPOINT, (METRICS_JSON, BY_SNR, BY_NOISE, SCORES), parameters.runtime.n_jobs)
+    run(parameters.evaluate, TEST_DIR, PAIRS, CHECKPOINT, (METRICS_JSON, BY_SNR, BY_NOISE, SCORES), parameters.runtime.n_jobs)
 
 
 if __name__ == "__main__":

@@ -1,28 +1,29 @@
 """Mixes speech and noise: plans every mixture, then renders them in parallel.
 
-Reads: data/corpora/speech/ and data/corpora/noise/ (manifests and audio).
+Reads: data/corpora/speech/, data/corpora/noise/ and data/corpora/rooms/ (manifests and audio).
 Writes: data/mixtures/plan.jsonl; data/mixtures/train/ and valid/ (packs, mixture left and speech right, with index.csv);
 data/mixtures/test/ (noisy/ID.wav, clean/ID.wav and index.csv); metrics/mix.json.
 Params: mix, audio.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator
 from functools import partial
+from itertools import chain, groupby, islice
+from operator import attrgetter, itemgetter
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 
 from stages.core.errors import DenoisingError
-from stages.core.files import fresh_folder, write_json, write_text
+from stages.core.files import fresh_folder, write_json, write_table, written
 from stages.core.manifest import SPLITS, read_manifest
-from stages.core.packs import rounded, write_pack, write_wav
+from stages.core.packs import integers, write_pack, write_wav
 from stages.core.parameter_file import read_parameters
 from stages.core.parameters import Mix
-from stages.core.plan import Mixture, planned, write_plan
+from stages.core.plan import Mixture, planned, recorded
 from stages.core.rendering import rendered
-from stages.core.runtime import parallel, run_stage
+from stages.core.runtime import run_stage, streamed
 
 CORPORA_DIR = Path("data/corpora")
 MIXTURES_DIR = Path("data/mixtures")
@@ -36,34 +37,75 @@ class MixError(DenoisingError):
     """Mixtures that did not come out as asked."""
 
 
+class Summary:
+    """Metrics of all mixtures, gathered while they pass."""
+
+    def __init__(self) -> None:
+        self._speakers: dict[str, set[str]] = {}
+        self._snrs: dict[str, tuple[int, float]] = {}
+        self._errors: dict[str, float] = {}
+
+    def counted(self, rows: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+        """The rows of the index as they come."""
+        for row in rows:
+            split, error = row["split"], abs(row["achieved_snr_db"] - row["snr_db"])
+            self._speakers.setdefault(split, set()).add(row["speaker"])
+            n_mixtures, total = self._snrs.get(split, (0, 0.0))
+            self._snrs[split] = (n_mixtures + 1, total + row["snr_db"])
+            self._errors[split] = max(error, self._errors.get(split, 0.0))
+            yield row
+
+    def metrics(self) -> dict[str, Any]:
+        """Numbers of mixtures and speakers, the mean SNR that was asked for and the largest miss, by split."""
+        return {
+            split: {
+                "n_mixtures": n_mixtures,
+                "n_speakers": len(self._speakers[split]),
+                "mean_snr_db": round(total / n_mixtures, 3),
+                "largest_snr_error_db": round(self._errors[split], 4),
+            }
+            for split, (n_mixtures, total) in self._snrs.items()
+        }
+
+
 def run(settings: Mix, sample_rate: int, corpora_dir: Path, mixtures_dir: Path, metrics: Path, n_jobs: int) -> None:
     """Plans and renders all mixtures at `sample_rate` Hz and writes what was asked and what was achieved."""
-    speech = read_manifest(corpora_dir / "speech" / "manifest.csv")
-    noise = read_manifest(corpora_dir / "noise" / "manifest.csv")
-    mixtures = planned(speech, noise, settings, sample_rate)
+    speech, noise = (read_manifest(corpora_dir / role / "manifest.csv") for role in ("speech", "noise"))
+    rooms = read_manifest(corpora_dir / "rooms" / "manifest.csv", "fetch")
+    mixtures = planned(speech, noise, settings, sample_rate, rooms)
     for split in SPLITS:
         fresh_folder(mixtures_dir / split)
-    write_plan(mixtures_dir / "plan.jsonl", mixtures)
-    packs = [pack for split in SPLITS for pack in _packs(mixtures, split)]
-    tables = parallel(partial(_render, mixtures_dir, sample_rate), packs, n_jobs=n_jobs, description="mixing")
-    rows = [row for table in tables for row in table]
-    for split in SPLITS:
-        table = pd.DataFrame([row for row in rows if row["split"] == split])
-        write_text(mixtures_dir / split / "index.csv", table.to_csv(index=False, lineterminator="\n"))
-    write_json(metrics, _metrics(rows))
+    n_packs = sum(-(-count // PACK_SIZE) for count in (settings.n_train, settings.n_valid, settings.n_test))
+    summary = Summary()
+    # Plan, packs and tables are passed on as they come: no step holds them all.
+    with written(mixtures_dir / "plan.jsonl") as plan, plan.open("w", encoding="utf-8", newline="\n") as file:
+        tables = streamed(
+            partial(_render, mixtures_dir, sample_rate),
+            _packs(recorded(mixtures, file)),
+            n_items=n_packs,
+            n_jobs=n_jobs,
+            description="mixing",
+        )
+        for split, rows in groupby(chain.from_iterable(tables), key=itemgetter("split")):
+            write_table(mixtures_dir / split / "index.csv", summary.counted(rows))
+    write_json(metrics, summary.metrics())
 
 
-def _packs(mixtures: Sequence[Mixture], split: str) -> list[tuple[str, list[Mixture]]]:
-    chosen = [mixture for mixture in mixtures if mixture.split == split]
-    return [
-        (f"pack-{place // PACK_SIZE:05d}.wav", chosen[place : place + PACK_SIZE]) for place in range(0, len(chosen), PACK_SIZE)
-    ]
+def _packs(mixtures: Iterable[Mixture]) -> Iterator[tuple[str, list[Mixture]]]:
+    for _, of_split in groupby(mixtures, key=attrgetter("split")):
+        packs = iter(partial(_taken, of_split), [])
+        for number, pack in enumerate(packs):
+            yield f"pack-{number:05d}.wav", pack
+
+
+def _taken(mixtures: Iterator[Mixture]) -> list[Mixture]:
+    return list(islice(mixtures, PACK_SIZE))
 
 
 def _render(mixtures_dir: Path, sample_rate: int, pack: tuple[str, list[Mixture]]) -> list[dict[str, Any]]:
     """Renders and writes the mixtures of one pack; one row of the index for each."""
     name, mixtures = pack
-    pairs = [_rounded(*rendered(mixture, sample_rate)) for mixture in mixtures]
+    pairs = [_integers(*rendered(mixture, sample_rate)) for mixture in mixtures]
     folder = mixtures_dir / mixtures[0].split
     starts = np.cumsum([0, *(mixture.n_samples for mixture in mixtures)])
     rows = [_row(mixture, *pair) for mixture, pair in zip(mixtures, pairs, strict=True)]
@@ -76,13 +118,14 @@ def _render(mixtures_dir: Path, sample_rate: int, pack: tuple[str, list[Mixture]
     return [{"id": row["id"], "pack": name, "start": int(start), **row} for row, start in zip(rows, starts[:-1], strict=True)]
 
 
-def _rounded(noisy: np.ndarray, clean: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    return rounded(noisy), rounded(clean)
+def _integers(noisy: np.ndarray, clean: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    return integers(noisy), integers(clean)
 
 
 def _row(mixture: Mixture, noisy: np.ndarray, clean: np.ndarray) -> dict[str, Any]:
-    noise = noisy.astype(np.float64) - clean
-    achieved = 10 * np.log10(np.sum(np.square(clean, dtype=np.float64)) / np.sum(np.square(noise)))
+    speech = clean.astype(np.float64)
+    noise = noisy - speech
+    achieved = 10 * np.log10(np.sum(np.multiply(speech, speech, out=speech)) / np.sum(np.multiply(noise, noise, out=noise)))
     if abs(achieved - mixture.snr_db) > SNR_TOLERANCE_DB:
         raise MixError(
             f"{mixture.id}: asked for an SNR of {mixture.snr_db:.3f} dB, 16-bit samples hold {achieved:.3f} dB; "
@@ -99,21 +142,6 @@ def _row(mixture: Mixture, noisy: np.ndarray, clean: np.ndarray) -> dict[str, An
         "achieved_snr_db": round(float(achieved), 4),
         "level_dbfs": mixture.level_dbfs,
     }
-
-
-def _metrics(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    table = pd.DataFrame(rows)
-    table["error"] = (table["achieved_snr_db"] - table["snr_db"]).abs()
-    by_split = {
-        str(split): {
-            "n_mixtures": len(part),
-            "n_speakers": int(part["speaker"].nunique()),
-            "mean_snr_db": round(float(part["snr_db"].mean()), 3),
-            "largest_snr_error_db": round(float(part["error"].max()), 4),
-        }
-        for split, part in table.groupby("split", sort=False)
-    }
-    return by_split
 
 
 def main() -> None:

@@ -6,6 +6,7 @@ half-precision numbers cost.
 Params: shard, stft, audio.
 """
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -14,12 +15,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
+from jaxtyping import Float64
 
 from stages.core.files import fresh_folder, write_json
 from stages.core.packs import read_pack
 from stages.core.parameter_file import read_parameters
 from stages.core.parameters import Shard, Stft
-from stages.core.runtime import parallel, run_stage
+from stages.core.runtime import run_stage, streamed
 from stages.core.shards import Entry, ShardError, Spectrum, packed, unpacked, write_index, write_shard
 from stages.core.spectra import spectrogram
 
@@ -50,30 +52,42 @@ def run(
     for index in (mixtures_dir / split / "index.csv" for split in ("train", "valid")):
         if not index.is_file():
             raise ShardError(f"{index} is missing: run 'dvc repro mix' first.")
-    jobs = [
-        job for split in ("train", "valid") for job in _jobs(mixtures_dir / split, fresh_folder(shards_dir / split), settings)
-    ]
-    results = parallel(partial(_write, stft), jobs, n_jobs=n_jobs, description="sharding")
+    n_all = 0
+    errors: list[np.ndarray] = []
     for split in ("train", "valid"):
-        found = [entries for job, (entries, _) in zip(jobs, results, strict=True) if job.target.parent.name == split]
-        write_index(shards_dir / split, [entry for entries in found for entry in entries])
-    errors = pd.DataFrame([error for _, found in results for error in found])
-    write_json(metrics, _metrics(errors, len(jobs), sample_rate / stft.hop_length))
+        source, target = mixtures_dir / split, fresh_folder(shards_dir / split)
+        with (source / "index.csv").open(encoding="utf-8") as file:
+            n_shards = -(-(sum(1 for _ in file) - 1) // settings.n_mixtures)
+        jobs = _jobs(source, target, settings)
+        # Each shard is written and entered in the index before the next but few are looked at.
+        results = streamed(partial(_write, stft), jobs, n_items=n_shards, n_jobs=n_jobs, description=f"sharding {split}")
+        write_index(target, _entered(results, errors))
+        n_all += n_shards
+    write_json(metrics, _metrics(np.concatenate(errors), n_all, sample_rate / stft.hop_length))
 
 
-def _jobs(source: Path, target: Path, settings: Shard) -> list[Job]:
-    rows = pd.read_csv(source / "index.csv", dtype={"id": str, "pack": str}).to_dict(orient="records")
-    places = range(0, len(rows), settings.n_mixtures)
-    return [
-        Job(source, target / f"shard-{place // settings.n_mixtures:05d}.npy", rows[place : place + settings.n_mixtures])
-        for place in places
-    ]
+def _jobs(source: Path, target: Path, settings: Shard) -> Iterator[Job]:
+    with pd.read_csv(source / "index.csv", dtype={"id": str, "pack": str}, chunksize=settings.n_mixtures) as tables:
+        for number, table in enumerate(tables):
+            yield Job(source, target / f"shard-{number:05d}.npy", table.to_dict(orient="records"))
 
 
-def _write(stft: Stft, job: Job) -> tuple[list[Entry], list[dict[str, float]]]:
-    """Writes one shard; the entries of its mixtures and the error of each."""
-    items = [(str(row["id"]), *_spectra(row, job.source, stft)) for row in job.rows]
-    return write_shard(job.target, items), [_errors(mixture, speech) for _, mixture, speech in items]
+def _entered(results: Iterable[tuple[list[Entry], np.ndarray]], errors: list[np.ndarray]) -> Iterator[Entry]:
+    """The entries of all shards as they come; their errors are put into a list."""
+    for entries, found in results:
+        errors.append(found)
+        yield from entries
+
+
+def _write(stft: Stft, job: Job) -> tuple[list[Entry], np.ndarray]:
+    """Writes one shard; the entries of its mixtures, and a row of errors for each."""
+    items, errors = [], []
+    for row in job.rows:
+        mixture, speech = _spectra(row, job.source, stft)
+        numbers, scale = packed(mixture, speech)
+        items.append((str(row["id"]), numbers, scale))
+        errors.append(_errors(speech, numbers[:, 1:], scale))
+    return write_shard(job.target, items), np.array(errors)
 
 
 def _spectra(row: dict[str, Any], source: Path, stft: Stft) -> tuple[Spectrum, Spectrum]:
@@ -82,27 +96,34 @@ def _spectra(row: dict[str, Any], source: Path, stft: Stft) -> tuple[Spectrum, S
     return mixture, speech
 
 
-def _errors(mixture: Spectrum, speech: Spectrum) -> dict[str, float]:
+def _errors(speech: Spectrum, numbers: np.ndarray, scale: float) -> tuple[float, float, float]:
     """Signal-to-error ratios (dB) of the stored speech: over all frames, and the worst of the quiet ones; and the frames."""
-    stored = unpacked(*packed(mixture, speech))[:, 1]
-    power = np.sum(np.abs(speech).astype(np.float64) ** 2, axis=-1)
-    error = np.sum(np.abs(stored - speech).astype(np.float64) ** 2, axis=-1)
+    power = _power(speech)
+    error = _power(unpacked(numbers, scale)[:, 0] - speech)
     heard = power > 0
     quiet = heard & (power < power.max() * 10 ** (-QUIET_DB / 10))
     ratio = 10 * np.log10(power[heard].sum() / max(error.sum(), 1e-300))
     worst = 10 * np.log10(np.min(power[quiet] / np.maximum(error[quiet], 1e-300))) if quiet.any() else np.inf
-    return {"all": float(ratio), "quiet": float(worst), "frames": float(len(mixture))}
+    return float(ratio), float(worst), float(len(speech))
 
 
-def _metrics(errors: pd.DataFrame, n_shards: int, frames_per_second: float) -> dict[str, Any]:
-    quiet = errors["quiet"][np.isfinite(errors["quiet"])]
+def _power(spectrum: Spectrum) -> Float64[np.ndarray, "frames"]:
+    """The power of each frame, summed without a copy."""
+    numbers = np.ascontiguousarray(spectrum).view(np.float32)
+    power: np.ndarray = np.einsum("fn,fn->f", numbers, numbers)
+    return power.astype(np.float64)
+
+
+def _metrics(errors: Float64[np.ndarray, "mixtures 3"], n_shards: int, frames_per_second: float) -> dict[str, Any]:
+    ratios, worst, frames = errors.T
+    quiet = worst[np.isfinite(worst)]
     return {
         "n_mixtures": len(errors),
         "n_shards": n_shards,
-        "hours": round(float(errors["frames"].sum()) / frames_per_second / 3600, 4),
+        "hours": round(float(frames.sum()) / frames_per_second / 3600, 4),
         "storage_snr_db": {
-            "mean": round(float(errors["all"].mean()), 2),
-            "lowest": round(float(errors["all"].min()), 2),
+            "mean": round(float(ratios.mean()), 2),
+            "lowest": round(float(ratios.min()), 2),
             "lowest_in_quiet_frames": round(float(quiet.min()), 2) if len(quiet) else None,
         },
     }

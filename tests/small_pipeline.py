@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from ruamel.yaml import YAML
 
 ROOT = Path(__file__).resolve().parents[1]
-STAGES = ("download@speech", "download@noise", "mix", "shard", "train", "evaluate", "export", "denoise")
+STAGES = ("download@speech", "download@noise", "fetch", "mix", "shard", "train", "evaluate", "export", "denoise")
 METRICS = (
     "mix.json",
     "shard.json",

@@ -1,5 +1,6 @@
 """Small parameters, signals and recordings that several tests work with, and the settings of property tests."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from hypothesis import settings
 
 from stages.core.manifest import Recording, Split
 from stages.core.parameters import Mix, Model, Stft, Train
+from stages.core.shards import packed
 
 # The networks here are so small that threads only wait for each other.
 torch.set_num_threads(1)
@@ -73,6 +75,11 @@ def recording(name: str, split: Split = "train", group: str | None = None, **cha
     values = {"corpus": "specimen", "path": f"/nowhere/{name}.wav", "start": 0, "n_samples": 2 * RATE, "sample_rate": RATE}
     values |= {"group": group or name, "label": name.split("-")[0], "content": "0" * 64}
     return Recording(**{"id": name, "split": split} | values | changes)
+
+
+def stored_items(items: Sequence[tuple[str, np.ndarray, np.ndarray]]) -> list[tuple[str, np.ndarray, float]]:
+    """(id, mixture, speech) as write_shard takes them."""
+    return [(name, *packed(mixture, speech)) for name, mixture, speech in items]
 
 
 def stored(path: Path, waveform: np.ndarray, sample_rate: int = RATE, subtype: str = "FLOAT") -> Path:

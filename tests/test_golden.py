@@ -83,7 +83,7 @@ def plan() -> list[Mixture]:
         "low_pass": {"probability": 0.5, "cutoff_hz": [2000, 8000]},
         "reverberation": {"probability": 0.5, "rt60_s": [0.2, 0.8], "drr_db": [0, 15]},
     }
-    return planned(speech, noise, mix(seconds=2.0, n_train=4, n_valid=2, n_test=2, **effects), RATE)
+    return list(planned(speech, noise, mix(seconds=2.0, n_train=4, n_valid=2, n_test=2, **effects), RATE))
 
 
 def test_generated_noise() -> None:

@@ -36,10 +36,11 @@ print(json.dumps(found))
 # All stages in one process without DVC, so that PyTorch is imported once in it and once in each of its workers.
 ALL_STAGES = """
 import sys
-from stages import denoise, download, evaluate, export, mix, shard, train
+from stages import denoise, download, evaluate, export, fetch, mix, shard, train
 from stages.core.runtime import run_command, run_stage
 
-for module, *arguments in [(download, "speech"), (download, "noise"), (mix,), (shard,), (train,), (evaluate,), (export,)]:
+corpora = [(download, "speech"), (download, "noise"), (fetch,)]
+for module, *arguments in [*corpora, (mix,), (shard,), (train,), (evaluate,), (export,)]:
     sys.argv[1:] = arguments
     run_stage(module.__name__, module.main)
 sys.argv[1:] = []

@@ -76,11 +76,17 @@ def all_imported(root: Path, file: str) -> set[str]:
 
 def sections_read(root: Path, file: str) -> set[str]:
     """The sections of params.yaml that a stage reads: attributes of what it calls `parameters`."""
-    return {
-        node.attr
-        for node in ast.walk(ast.parse((root / file).read_text(encoding="utf-8")))
-        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "parameters"
-    } & SECTIONS - EXEMPT_SECTIONS
+    return {key.split(".")[0] for key in keys_read(root, file)}
+
+
+def keys_read(root: Path, file: str) -> set[str]:
+    """As above, but single keys, such as `mix.seed`, where a stage reads no more of a section than these."""
+    nodes = list(ast.walk(ast.parse((root / file).read_text(encoding="utf-8"))))
+    inner = {id(node.value) for node in nodes if isinstance(node, ast.Attribute)}
+    texts = [ast.unparse(node) for node in nodes if isinstance(node, ast.Attribute) and id(node) not in inner]
+    words = {".".join(text.split(".")[1:3]) for text in texts if text.startswith("parameters.")}
+    words = {word for word in words if word.split(".")[0] in SECTIONS - EXEMPT_SECTIONS}
+    return {word for word in words if word.split(".")[0] not in words} | {word for word in words if "." not in word}
 
 
 # ---- what dvc.yaml says
@@ -129,9 +135,14 @@ def definition_faults(root: Path) -> list[str]:
         others = set().union(*(all_imported(root, module) for module in modules)) - set(modules)
         dependencies = {key: key for key in _keys(body.get("deps", [])) if key.endswith(".py")}
         faults += _difference(f"stage '{name}', modules in deps", dependencies, modules + sorted(others), indent)
+        listed = _keys(body.get("params", []))
         read = set().union(*(sections_read(root, module) for module in modules))
-        sections = {key.split(".")[0] if "${" in key else key: key for key in _keys(body.get("params", []))}
-        faults += _difference(f"stage '{name}', params", sections, sorted(read), indent)
+        keys = set().union(*(keys_read(root, module) for module in modules))
+        # A section, or just those of its keys that are read.
+        needed = {key for key in keys if key in listed}
+        needed |= {section for section in read if not any(key.split(".")[0] == section for key in needed)}
+        sections = {key.split(".")[0] if "${" in key else key: key for key in listed}
+        faults += _difference(f"stage '{name}', params", sections, sorted(needed), indent)
     return faults or ([] if definitions else ["dvc.yaml has no stage that runs a module of stages."])
 
 
@@ -259,8 +270,9 @@ def _repository(folder: Path, *, deps: list[str] | None = None, params: list[Any
     return folder
 
 
-def test_right_definitions_have_no_faults(tmp_path: Path) -> None:
-    assert definition_faults(_repository(tmp_path, params=[{"params.yaml": ["mix", "audio"]}])) == []
+@pytest.mark.parametrize("section", ["mix", "mix.seed"])
+def test_right_definitions_have_no_faults(tmp_path: Path, section: str) -> None:
+    assert definition_faults(_repository(tmp_path, params=[{"params.yaml": [section, "audio"]}])) == []
     assert import_faults(tmp_path) == []
 
 
@@ -283,7 +295,8 @@ def test_each_module_that_is_not_needed_is_named(tmp_path: Path, module: str) ->
         (["mix"], "params: missing audio."),
         (["mix", "audio", "stft"], "params: not needed stft."),
         (["mix", "audio", "runtime"], "params: not needed runtime."),
-        (["mix.seed", "audio"], "params: missing mix; not needed mix.seed."),
+        (["mix.seeds", "audio"], "params: missing mix; not needed mix.seeds."),
+        (["mix", "mix.seed", "audio"], "params: not needed mix."),
     ],
 )
 def test_wrong_params_are_named(tmp_path: Path, params: list[str], expected: str) -> None:

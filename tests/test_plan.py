@@ -1,6 +1,6 @@
 import json
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -8,8 +8,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from specimens import RATE, few, law, mix, recording
 
+from stages.core import plan
 from stages.core.manifest import SPLITS, Recording
-from stages.core.plan import Mixture, PlanError, planned, write_plan
+from stages.core.parameters import Mix
+from stages.core.plan import Mixture, PlanError, recorded
+
+
+def planned(
+    utterances: Sequence[Recording], noises: Sequence[Recording], settings: Mix, rate: int, rooms: Sequence[Recording] = ()
+) -> list[Mixture]:
+    return list(plan.planned(utterances, noises, settings, rate, rooms))
 
 
 def speech(n_speakers: int = 3, n_utterances: int = 3, seconds: float = 0.3) -> list[Recording]:
@@ -198,6 +206,24 @@ def test_effects_change_nothing_else_of_a_mixture() -> None:
 
 def test_the_plan_is_one_object_in_a_line(tmp_path: Path) -> None:
     mixtures = planned(speech(), noise(), mix(), RATE)
-    write_plan(tmp_path / "plan.jsonl", mixtures)
+    with (tmp_path / "plan.jsonl").open("w", encoding="utf-8") as file:
+        assert list(recorded(mixtures, file)) == mixtures
     lines = (tmp_path / "plan.jsonl").read_text(encoding="utf-8").splitlines()
-    assert [json.loads(line) for line in lines] == [json.loads(json.dumps(asdict(mixture))) for mixture in mixtures]
+    expected = [json.loads(json.dumps(asdict(mixture))) for mixture in mixtures]
+    for row in expected:
+        for segment in (*row["speech"], *row["noises"]):
+            assert segment.pop("within") is None
+    assert [json.loads(line) for line in lines] == expected
+    assert lines[0].count("null") == 2  # no low-pass, no room
+
+
+def test_the_plan_says_where_in_a_bundle_a_recording_lies_and_which_room_it_is_in(tmp_path: Path) -> None:
+    bundled = [replace(row, offset=1024, size=999) for row in speech()]
+    room = replace(recording("room", "train"), offset=512, size=77)
+    always = mix().reverberation.model_copy(update={"probability": 1.0})
+    mixtures = planned(bundled, noise(), mix(reverberation=always), RATE, [room])
+    with (tmp_path / "plan.jsonl").open("w", encoding="utf-8") as file:
+        assert list(recorded(mixtures, file)) == mixtures
+    row = json.loads((tmp_path / "plan.jsonl").read_text(encoding="utf-8").splitlines()[0])
+    assert row["speech"][0]["within"] == [1024, 999]
+    assert row["reverberation"]["response"]["within"] == [512, 77]

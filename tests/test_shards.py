@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from specimens import law, snr_db, spectrum
+from specimens import law, snr_db, spectrum, stored_items
 
 from stages.core.shards import INDEX, ShardError, ShardReader, packed, unpacked, write_index, write_shard
 
@@ -24,18 +24,20 @@ ITEMS = [(f"train-{place:06d}", *spectra(frames, place, 10.0 ** (place - 1))) fo
 def folder(tmp_path: Path) -> Path:
     """Four mixtures of different lengths and levels in three shards."""
     parts = {"shard-00000.npy": ITEMS[:2], "shard-00001.npy": ITEMS[2:3], "shard-00002.npy": ITEMS[3:]}
-    write_index(tmp_path, [entry for name, items in parts.items() for entry in write_shard(tmp_path / name, items)])
+    write_index(
+        tmp_path, [entry for name, items in parts.items() for entry in write_shard(tmp_path / name, stored_items(items))]
+    )
     return tmp_path
 
 
 def test_equal_spectra_give_equal_bytes(folder: Path) -> None:
-    entries = write_shard(folder / "again" / "shard-00000.npy", ITEMS[:2])
+    entries = write_shard(folder / "again" / "shard-00000.npy", stored_items(ITEMS[:2]))
     assert (folder / "again" / "shard-00000.npy").read_bytes() == (folder / "shard-00000.npy").read_bytes()
     assert entries == ShardReader(folder).entries[:2]
 
 
 def test_a_changed_mixture_changes_the_content_in_the_index(folder: Path) -> None:
-    other = write_shard(folder / "other.npy", [ITEMS[0], ("b", *spectra(12, 77))])
+    other = write_shard(folder / "other.npy", stored_items([ITEMS[0], ("b", *spectra(12, 77))]))
     assert other[0].content != ShardReader(folder).entries[0].content
 
 
@@ -116,7 +118,7 @@ def test_a_truncated_shard_is_named(folder: Path, size: int) -> None:
 
 
 def test_a_shard_of_another_run_that_is_shorter_is_named(folder: Path) -> None:
-    write_shard(folder / "shard-00000.npy", ITEMS[:1])
+    write_shard(folder / "shard-00000.npy", stored_items(ITEMS[:1]))
     with pytest.raises(ShardError, match=r"shard-00000\.npy: shorter than its index says"):
         ShardReader(folder)
 

@@ -68,7 +68,7 @@ def test_a_damaged_corpus_in_the_cache_is_made_anew(damage: str, tmp_path: Path,
         return {path.name: path.read_bytes() for path in (tmp_path / "corpora").rglob("*") if path.is_file()}
 
     whole = made()
-    (broken,) = (tmp_path / "cache").glob(f"*/{damage}")
+    (broken,) = (tmp_path / "cache/corpora").glob(f"*/{damage}")
     broken.write_bytes(broken.read_bytes()[: broken.stat().st_size // 2])
     assert made() == whole
     assert len(whole) == 2

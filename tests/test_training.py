@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
-from specimens import RATE, STFT, hiss, model, remix, train, voiced
+from specimens import RATE, STFT, hiss, model, remix, stored_items, train, voiced
 
 from stages.core.denoiser import Denoiser
 from stages.core.parameters import Model, Stft, Train
@@ -42,7 +42,7 @@ def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
             pair = np.stack([speech + hiss(1600, place, 0.1), speech])
             mixture, clean = spectrogram(torch.from_numpy(pair), STFT).numpy()
             items.append((f"{split}-{place:06d}", mixture, clean))
-        write_index(folder / split, write_shard(folder / split / "shard-00000.npy", items))
+        write_index(folder / split, write_shard(folder / split / "shard-00000.npy", stored_items(items)))
     return folder
 
 

@@ -1,12 +1,13 @@
 """Files that appear whole or not at all, and digests of what they hold."""
 
+import csv
 import hashlib
 import json
 import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -56,6 +57,17 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, json.dumps(value, indent=2, allow_nan=False, ensure_ascii=False) + "\n")
 
 
+def write_table(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+    """Writes `rows`, which all have the same keys, atomically to the CSV file `path`, one after the other as they come."""
+    with written(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
+        writer = None
+        for row in rows:
+            if writer is None:
+                writer = csv.DictWriter(file, list(row), lineterminator="\n")
+                writer.writeheader()
+            writer.writerow(row)
+
+
 def shown(text: object) -> str:
     """Text for people: bytes of a file's name that are no UTF-8, which no terminal could print, as escapes."""
     return str(text).encode(errors="surrogateescape").decode(errors="backslashreplace")
@@ -86,6 +98,15 @@ def fresh_folder(path: Path) -> Path:
         shutil.rmtree(path)
     path.mkdir(parents=True)
     return path
+
+
+def link(path: Path, target: Path) -> None:
+    """Puts the file `path` at `target` as well: as another name of the same bytes where the disk allows, else as a copy."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        os.link(path, target)
+    except OSError:  # another disk, or one without links
+        shutil.copyfile(path, target)
 
 
 def digest(*parts: bytes | str) -> str:

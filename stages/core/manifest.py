@@ -26,7 +26,8 @@ class Recording:
     `path` is absolute, or relative to the manifest's folder; `start` and `n_samples` (samples at `sample_rate` Hz) say
     which part of that file is meant. `group` is what may not cross splits: the speaker of an utterance, the original
     recording of a noise. `label` is the kind of a noise, or the language of an utterance. `content` is the SHA-256 of the
-    file's bytes, so that a changed file changes the manifest.
+    file's bytes, so that a changed file changes the manifest. `offset` and `size` (bytes) say where in `path`, a bundle,
+    that file lies; a size of 0 is a file of its own.
     """
 
     id: str
@@ -39,6 +40,13 @@ class Recording:
     label: str
     split: Split
     content: str
+    offset: int = 0
+    size: int = 0
+
+    @property
+    def within(self) -> tuple[int, int] | None:
+        """Offset and size where the recording lies in a bundle; None for a file of its own."""
+        return (self.offset, self.size) if self.size else None
 
 
 def write_manifest(path: Path, recordings: Sequence[Recording]) -> None:
@@ -52,10 +60,10 @@ def write_manifest(path: Path, recordings: Sequence[Recording]) -> None:
     write_text(path, table.to_csv(index=False, lineterminator="\n"))
 
 
-def read_manifest(path: Path) -> list[Recording]:
-    """The recordings of the manifest `path`, in the order of their ids; paths are resolved against its folder."""
+def read_manifest(path: Path, stage: str = "download") -> list[Recording]:
+    """The recordings of the manifest `path`, which `stage` writes, by their ids; paths are resolved against its folder."""
     if not path.is_file():
-        raise ManifestError(f"{path} is missing: run 'dvc repro download' first.")
+        raise ManifestError(f"{path} is missing: run 'dvc repro {stage}' first.")
     text = {"id": str, "corpus": str, "path": str, "group": str, "label": str, "split": str, "content": str}
     table = pd.read_csv(path, dtype=text, keep_default_na=False)
     expected = [field.name for field in fields(Recording)]

@@ -9,43 +9,43 @@ from pathlib import Path
 
 import numpy as np
 import soundfile
-from jaxtyping import Float32
+from jaxtyping import Float32, Int16
 
 from stages.core.audio import read_audio
 from stages.core.files import written
 
 Waveform = Float32[np.ndarray, "samples"]
-# 16-bit PCM reads back in steps of 1 / 32768 of full scale.
-_STEP = 1 / 32768
+Integers = Int16[np.ndarray, "samples"]
+# Full scale in steps of 16-bit PCM, which reads back as these numbers divided by it.
+STEPS = 32768
 
 
-def rounded(waveform: Waveform) -> Waveform:
-    """The waveform as a 16-bit file gives it back."""
-    return np.asarray(np.clip(np.round(waveform / _STEP), -32768, 32767) * np.float32(_STEP), dtype=np.float32)
+def integers(waveform: Waveform) -> Integers:
+    """The waveform in the whole numbers of a 16-bit file, clipped at full scale."""
+    # Rounding is done here because libsndfile's own differs between builds in the last bit.
+    steps = waveform * np.float32(STEPS)
+    np.rint(steps, out=steps)
+    np.clip(steps, -STEPS, STEPS - 1, out=steps)
+    return steps.astype(np.int16)
 
 
-def write_pack(path: Path, pairs: Iterable[tuple[np.ndarray, np.ndarray]], sample_rate: int) -> None:
-    """Writes (mixture, speech) pairs of waveforms, one after another, atomically to the WAV file `path`."""
+def write_pack(path: Path, pairs: Iterable[tuple[Integers, Integers]], sample_rate: int) -> None:
+    """Writes (mixture, speech) pairs of `integers`, one after another, atomically to the WAV file `path`."""
     with (
         written(path) as temporary,
         soundfile.SoundFile(temporary, "w", sample_rate, 2, "PCM_16", format="WAV") as file,
     ):
         for mixture, speech in pairs:
-            file.write(_integers(np.stack([mixture, speech], axis=1)))
+            file.write(np.stack([mixture, speech], axis=1))
 
 
-def write_wav(path: Path, waveform: Waveform, sample_rate: int) -> None:
-    """Writes one waveform atomically as a 16-bit WAV file."""
+def write_wav(path: Path, waveform: Integers, sample_rate: int) -> None:
+    """Writes the `integers` of one waveform atomically as a 16-bit WAV file."""
     with written(path) as temporary:
-        soundfile.write(temporary, _integers(waveform), sample_rate, "PCM_16", format="WAV")
+        soundfile.write(temporary, waveform, sample_rate, "PCM_16", format="WAV")
 
 
 def read_pack(path: Path, start: int, n_samples: int) -> tuple[Waveform, Waveform]:
     """The mixture and the speech at `start` (samples) of a pack; AudioError when the file is shorter."""
     both, _ = read_audio(path, start=start, n_samples=n_samples)
     return np.ascontiguousarray(both[:, 0]), np.ascontiguousarray(both[:, 1])
-
-
-def _integers(waveform: Float32[np.ndarray, "samples *channels"]) -> np.ndarray:
-    # Rounding is done here because libsndfile's own differs between builds in the last bit.
-    return np.asarray(np.clip(np.round(waveform / _STEP), -32768, 32767), dtype=np.int16)

@@ -1,13 +1,16 @@
-"""Pairs: folders with clean/ and noisy/ inside, which hold the same recordings under equal names."""
+"""Pairs: the same recordings, clean and noisy, under equal names; in a folder with clean/ and noisy/, or published."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float32
 
-from stages.core.audio import read_audio, sound_files
+from stages.core.audio import sound_files
+from stages.core.bundles import Within, read_clip
 from stages.core.errors import DenoisingError
+from stages.core.manifest import Recording
 
 Waveform = Float32[np.ndarray, "samples"]
 
@@ -18,11 +21,13 @@ class PairError(DenoisingError):
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """One noisy recording and its reference."""
+    """One noisy recording and its reference, each a file, or a part of a bundle."""
 
     name: str
     noisy: Path
     clean: Path
+    noisy_within: Within = None
+    clean_within: Within = None
 
 
 def pairs(folder: Path) -> list[Pair]:
@@ -42,14 +47,31 @@ def pairs(folder: Path) -> list[Pair]:
             if name in found[side]:
                 raise PairError(f"{folder.absolute()}: '{name}' is there twice, {found[side][name].name} and {path.name}.")
             found[side][name] = path
-    alone = sorted(found["noisy"].keys() ^ found["clean"].keys())
-    if alone:
-        raise PairError(
-            f"{folder.absolute()}: {len(alone)} recordings are in only one of clean and noisy, the first is '{alone[0]}'."
-        )
+    _check_partners(str(folder.absolute()), set(found["noisy"]), set(found["clean"]))
     if not found["noisy"]:
         raise PairError(f"{folder.absolute()}: no sound files in clean and noisy.")
     return [Pair(name, path, found["clean"][name]) for name, path in sorted(found["noisy"].items())]
+
+
+def published_pairs(corpus: str, recordings: Sequence[Recording]) -> list[Pair]:
+    """All pairs of a published corpus, from the rows of its manifest with the ids CORPUS/clean/NAME and CORPUS/noisy/NAME.
+
+    Raises:
+        PairError: a recording has no counterpart.
+    """
+    sides = {
+        side: {row.id.removeprefix(f"{corpus}/{side}/"): row for row in recordings if row.id.startswith(f"{corpus}/{side}/")}
+        for side in ("noisy", "clean")
+    }
+    _check_partners(corpus, set(sides["noisy"]), set(sides["clean"]))
+    rows = ((name, sides["noisy"][name], sides["clean"][name]) for name in sorted(sides["noisy"]))
+    return [Pair(name, Path(noisy.path), Path(clean.path), noisy.within, clean.within) for name, noisy, clean in rows]
+
+
+def _check_partners(where: str, noisy: set[str], clean: set[str]) -> None:
+    alone = sorted(noisy ^ clean)
+    if alone:
+        raise PairError(f"{where}: {len(alone)} recordings are in only one of clean and noisy, the first is '{alone[0]}'.")
 
 
 def read_pair(pair: Pair) -> tuple[Waveform, Waveform, int]:
@@ -58,8 +80,8 @@ def read_pair(pair: Pair) -> tuple[Waveform, Waveform, int]:
     Raises:
         PairError: they differ in length or sample rate.
     """
-    noisy, rate = read_audio(pair.noisy)
-    clean, clean_rate = read_audio(pair.clean)
+    noisy, rate = read_clip(pair.noisy, pair.noisy_within)
+    clean, clean_rate = read_clip(pair.clean, pair.clean_within)
     if rate != clean_rate or len(noisy) != len(clean):
         raise PairError(
             f"{pair.noisy}: {len(noisy)} samples at {rate} Hz, but {pair.clean} has {len(clean)} at {clean_rate} Hz; "

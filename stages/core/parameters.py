@@ -6,66 +6,52 @@ module may be shared by all stages without being among their dependencies.
 
 from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
+from stages.core.corpora.names import NoiseLabel, NoiseName, RoomsName, SpeechName
+from stages.core.sections import Count, DecibelRange, Decibels, Range, Section, Seed, Share, ascending, known_once
 
-def _ascending(values: list[float]) -> list[float]:
-    if values[0] > values[1]:
-        raise ValueError(f"the range is upside down: the lower end comes first, as in [{values[1]:g}, {values[0]:g}]")
-    return values
-
-
-def _known_once(values: list[str]) -> list[str]:
-    for value in values:
-        if values.count(value) > 1:
-            raise ValueError(f"'{value}' is named twice")
-    return values
-
-
-Count = Annotated[int, Field(ge=1, le=10**9)]
-Seed = Annotated[int, Field(ge=0, lt=2**63)]
-Share = Annotated[float, Field(ge=0, le=1)]
-Decibels = Annotated[float, Field(ge=-200, le=200)]
-Range = Annotated[list[float], Field(min_length=2, max_length=2), AfterValidator(_ascending)]
-DecibelRange = Annotated[list[Decibels], Field(min_length=2, max_length=2), AfterValidator(_ascending)]
 NoiseKind = Literal["white", "pink", "brown", "hum", "fan", "babble", "keyboard", "rain", "engine", "siren", "bursts"]
-
-
-class Section(BaseModel):
-    """A section of params.yaml: every key must be there, no other may be, and types are not converted."""
-
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
 
 
 class Corpora(Section):
     """Which corpora are used, by name."""
 
-    speech: Annotated[list[Literal["espeak", "folder"]], Field(min_length=1), AfterValidator(_known_once)]
-    noise: Annotated[list[Literal["generated", "folder"]], Field(min_length=1), AfterValidator(_known_once)]
+    speech: Annotated[list[SpeechName], Field(min_length=1), AfterValidator(known_once)]
+    noise: Annotated[list[NoiseName], Field(min_length=1), AfterValidator(known_once)]
+    rooms: Annotated[list[RoomsName], AfterValidator(known_once)]
 
 
-class Espeak(Section):
+class Shares(Section):
+    """Which speakers or recordings of a corpus go to which split."""
+
+    seed: Seed
+    valid_share: Share
+    test_share: Share
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.valid_share + self.test_share >= 1:
+            raise ValueError("valid_share and test_share leave nothing to train on")
+        return self
+
+
+class Espeak(Shares):
     """Speech by eSpeak NG."""
 
-    seed: Seed
     n_speakers: Annotated[int, Field(ge=3, le=300)]
     n_utterances: Annotated[int, Field(ge=1, le=1000)]
-    valid_share: Share
-    test_share: Share
 
 
-class Generated(Section):
+class Generated(Shares):
     """Synthetic noise."""
 
-    seed: Seed
-    kinds: Annotated[list[NoiseKind], Field(min_length=1), AfterValidator(_known_once)]
+    kinds: Annotated[list[NoiseKind], Field(min_length=1), AfterValidator(known_once)]
     n_recordings: Annotated[int, Field(ge=3, le=1000)]
     seconds: Annotated[float, Field(ge=1, le=600)]
-    valid_share: Share
-    test_share: Share
 
 
-class Folder(Section):
+class Folder(Shares):
     """Any folder of audio; `group` and `label` are regular expressions with one group, searched in the relative path."""
 
     path: Annotated[str, Field(min_length=1)]
@@ -73,9 +59,12 @@ class Folder(Section):
     label: str
     exclude: list[str]
     split_csv: Annotated[str, Field(min_length=1)]
-    seed: Seed
-    valid_share: Share
-    test_share: Share
+
+
+class PublishedNoise(Shares):
+    """What is taken of published corpora of noise, and how their recordings are split."""
+
+    leave_out: Annotated[list[NoiseLabel], AfterValidator(known_once)]
 
 
 class SpeechCorpora(Section):
@@ -83,6 +72,7 @@ class SpeechCorpora(Section):
 
     espeak: Espeak
     folder: Folder
+    published: Shares
 
 
 class NoiseCorpora(Section):
@@ -90,6 +80,7 @@ class NoiseCorpora(Section):
 
     generated: Generated
     folder: Folder
+    published: PublishedNoise
 
 
 class Download(Section):
@@ -149,9 +140,9 @@ class Mix(Section):
     seconds: Annotated[float, Field(ge=0.5, le=60)]
     snr_db: DecibelRange
     snr_grid_db: Annotated[list[Decibels], Field(min_length=1)]
-    n_noises: Annotated[list[Annotated[int, Field(ge=1, le=8)]], Field(min_length=2, max_length=2), AfterValidator(_ascending)]
+    n_noises: Annotated[list[Annotated[int, Field(ge=1, le=8)]], Field(min_length=2, max_length=2), AfterValidator(ascending)]
     level_dbfs: Annotated[
-        list[Annotated[float, Field(ge=-60, le=-6)]], Field(min_length=2, max_length=2), AfterValidator(_ascending)
+        list[Annotated[float, Field(ge=-60, le=-6)]], Field(min_length=2, max_length=2), AfterValidator(ascending)
     ]
     short_noise: Literal["refuse", "repeat"]
     low_pass: LowPass
@@ -279,14 +270,6 @@ class Parameters(Section):
                 f"train.loss {self.train.loss} does not go with model.target {self.model.target}: "
                 f"{_LOSS_REASONS[self.train.loss]}; use train.loss={' or '.join(allowed)}"
             )
-        for name, corpus in (
-            ("speech.espeak", self.download.speech.espeak),
-            ("speech.folder", self.download.speech.folder),
-            ("noise.generated", self.download.noise.generated),
-            ("noise.folder", self.download.noise.folder),
-        ):
-            if corpus.valid_share + corpus.test_share >= 1:
-                raise ValueError(f"download.{name}: valid_share and test_share leave nothing to train on")
         if self.model.network == "bands" and self.model.n_bands > (self.stft.n_fft // 2 + 1) // 2:
             raise ValueError(
                 f"model.n_bands {self.model.n_bands} is too many: a band takes at least 2 of the "

@@ -2,14 +2,13 @@
 
 import json
 from collections import defaultdict
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TextIO
 
 import numpy as np
 
 from stages.core.errors import DenoisingError
-from stages.core.files import write_text
 from stages.core.manifest import SPLITS, Recording, Split
 from stages.core.parameters import Mix
 from stages.core.seeds import generator
@@ -24,7 +23,8 @@ class Segment:
     """A stretch of a recording: `n_samples` samples of the file `path` from `start`, at the file's own `sample_rate` (Hz).
 
     The recording occupies `whole` = (first sample, samples) of its file. A stretch that reaches beyond the end of the
-    recording goes on at its beginning. `gain_db` is relative to the other segments of the same mixture.
+    recording goes on at its beginning. `gain_db` is relative to the other segments of the same mixture. `within` are the
+    first byte and the number of bytes of the recording where `path` is a bundle.
     """
 
     id: str
@@ -34,15 +34,17 @@ class Segment:
     start: int
     n_samples: int
     gain_db: float
+    within: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Reverberation:
-    """A synthetic room: reverberation time, direct-to-reverberant ratio and the seed of its tail."""
+    """A room: recorded, as its response; else synthetic, as reverberation time, direct-to-reverberant ratio and a seed."""
 
     rt60_s: float
     drr_db: float
     seed: int
+    response: Segment | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,37 +65,60 @@ class Mixture:
     reverberation: Reverberation | None
 
 
-def planned(speech: Sequence[Recording], noise: Sequence[Recording], settings: Mix, sample_rate: int) -> list[Mixture]:
-    """All mixtures, train before valid before test, `settings.seconds` long at `sample_rate` Hz.
+def planned(
+    speech: Sequence[Recording],
+    noise: Sequence[Recording],
+    settings: Mix,
+    sample_rate: int,
+    rooms: Sequence[Recording] = (),
+) -> Iterator[Mixture]:
+    """All mixtures, train before valid before test, `settings.seconds` long at `sample_rate` Hz, one after the other.
 
     Each is drawn by a generator of its own, so more mixtures leave the earlier ones as they are. SNRs are drawn evenly from
-    a range in training and taken in turn from a grid in validation and test.
+    a range in training and taken in turn from a grid in validation and test. Rooms are synthetic unless there are responses.
+    What is wrong is found before the first mixture comes.
 
     Raises:
         PlanError: a split has no speech or no noise, or a noise is too short and may not be repeated.
     """
     _check_lengths(noise, settings)
-    counts = {"train": settings.n_train, "valid": settings.n_valid, "test": settings.n_test}
-    mixtures = []
     for split in SPLITS:
-        utterances = [recording for recording in speech if recording.split == split]
-        noises = [recording for recording in noise if recording.split == split]
-        for what, found in (("speech", utterances), ("noise", noises)):
-            if not found:
+        for what, found in (("speech", speech), ("noise", noise)):
+            if not any(recording.split == split for recording in found):
                 raise PlanError(
                     f"The {split} split has no {what}: the {what} corpora need more speakers or sources, or other shares."
                 )
+    return _mixtures(speech, noise, settings, sample_rate, [room for room in rooms if room.split == "train"])
+
+
+def recorded(mixtures: Iterable[Mixture], file: TextIO) -> Iterator[Mixture]:
+    """The mixtures as they come; each is also written to `file` as a JSON object in one line.
+
+    Where a recording lies in its bundle and the response of a room are left out where there is neither.
+    """
+    for mixture in mixtures:
+        file.write(json.dumps(mixture, default=_told, allow_nan=False) + "\n")
+        yield mixture
+
+
+def _told(part: Mixture | Segment | Reverberation) -> dict[str, object]:
+    # Not asdict, which copies every value and took longer than all choices.
+    values = ((name, getattr(part, name)) for name in part.__slots__)
+    return {name: value for name, value in values if value is not None or name not in {"within", "response"}}
+
+
+def _mixtures(
+    speech: Sequence[Recording], noise: Sequence[Recording], settings: Mix, sample_rate: int, rooms: Sequence[Recording]
+) -> Iterator[Mixture]:
+    counts = {"train": settings.n_train, "valid": settings.n_valid, "test": settings.n_test}
+    for split in SPLITS:
+        utterances = [recording for recording in speech if recording.split == split]
+        noises = [recording for recording in noise if recording.split == split]
         by_speaker = defaultdict(list)
         for utterance in utterances:
             by_speaker[utterance.group].append(utterance)
         for index in range(counts[split]):
-            mixtures.append(_mixture(split, index, utterances, by_speaker, noises, settings, sample_rate))
-    return mixtures
-
-
-def write_plan(path: Path, mixtures: Sequence[Mixture]) -> None:
-    """Writes the plan as one JSON object in a line for each mixture."""
-    write_text(path, "".join(json.dumps(asdict(mixture), allow_nan=False) + "\n" for mixture in mixtures))
+            yield _mixture(split, index, utterances, by_speaker, noises, settings, sample_rate, rooms)
 
 
 def _mixture(
@@ -104,6 +129,7 @@ def _mixture(
     noises: Sequence[Recording],
     settings: Mix,
     sample_rate: int,
+    rooms: Sequence[Recording],
 ) -> Mixture:
     random = generator(settings.seed, "mix", split, index)
     n_samples = round(settings.seconds * sample_rate)
@@ -124,7 +150,7 @@ def _mixture(
         speech=_speech(random, utterance, by_speaker[utterance.group], settings.seconds),
         noises=tuple(_stretch(random, recording, settings.seconds, random.uniform(-5, 5)) for recording in chosen),
         low_pass_hz=_low_pass(random, settings) if split == "train" else None,
-        reverberation=_reverberation(random, settings) if split == "train" else None,
+        reverberation=_reverberation(random, settings, rooms) if split == "train" else None,
     )
 
 
@@ -158,6 +184,7 @@ def _stretch(random: np.random.Generator, recording: Recording, seconds: float, 
         start=start,
         n_samples=n_samples,
         gain_db=round(float(gain_db), 6),
+        within=recording.within,
     )
 
 
@@ -166,11 +193,17 @@ def _low_pass(random: np.random.Generator, settings: Mix) -> float | None:
     return cutoff_hz if hit else None
 
 
-def _reverberation(random: np.random.Generator, settings: Mix) -> Reverberation | None:
+def _reverberation(random: np.random.Generator, settings: Mix, rooms: Sequence[Recording]) -> Reverberation | None:
     hit = random.random() < settings.reverberation.probability
     rt60_s, drr_db = _within(random, settings.reverberation.rt60_s), _within(random, settings.reverberation.drr_db)
-    room = Reverberation(rt60_s, drr_db, int(random.integers(2**31)))
-    return room if hit else None
+    seed = int(random.integers(2**31))
+    if not hit:
+        return None
+    response = None
+    if rooms:
+        chosen = rooms[int(random.integers(len(rooms)))]
+        response = _stretch(random, chosen, chosen.n_samples / chosen.sample_rate, 0.0)
+    return Reverberation(rt60_s, drr_db, seed, response)
 
 
 def _within(random: np.random.Generator, ends: Sequence[float]) -> float:

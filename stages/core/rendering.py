@@ -1,12 +1,14 @@
 """From one row of the plan to waveforms: the mixture and the speech in it."""
 
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float32
 from scipy import signal
 
-from stages.core.audio import level_dbfs, read_audio, resampled
+from stages.core.audio import AudioError, level_dbfs, resampled
+from stages.core.bundles import read_clip
 from stages.core.errors import DenoisingError
 from stages.core.plan import Mixture, Reverberation, Segment
 
@@ -21,6 +23,18 @@ class RenderingError(DenoisingError):
     """A mixture that cannot be made from the files that the plan names."""
 
 
+class Sound:
+    """A waveform and, once it is asked for, its level, which takes as long to find as a good part of decoding."""
+
+    def __init__(self, waveform: Waveform) -> None:
+        self.waveform = waveform
+
+    @cached_property
+    def level_dbfs(self) -> float:
+        """The level of the waveform."""
+        return level_dbfs(self.waveform)
+
+
 def rendered(mixture: Mixture, sample_rate: int) -> tuple[Waveform, Waveform]:
     """The mixture and its speech, (samples,) each at `sample_rate` Hz, both with the same gain.
 
@@ -28,30 +42,33 @@ def rendered(mixture: Mixture, sample_rate: int) -> tuple[Waveform, Waveform]:
     level of the mixture is `mixture.level_dbfs` unless that would clip: then both are lower by the same gain.
     The reference of a reverberated mixture is the reverberated speech: removing noise is asked for, not removing rooms.
     """
-    speech = np.concatenate([_segment(part, sample_rate) for part in mixture.speech])
-    speech = _fitted(speech, mixture.n_samples)
+    parts = [_segment(part, sample_rate) for part in mixture.speech]
+    joined = Sound(np.concatenate([part.waveform for part in parts])) if len(parts) > 1 else parts[0]
+    voice = _fitted(joined, mixture.n_samples)
     noise = np.zeros(mixture.n_samples, np.float32)
-    for part in mixture.noises:
-        waveform = _fitted(_segment(part, sample_rate), mixture.n_samples)
-        noise += waveform * np.float32(10 ** ((part.gain_db - level_dbfs(waveform)) / 20))
+    for segment in mixture.noises:
+        sound = _fitted(_segment(segment, sample_rate), mixture.n_samples)
+        noise += sound.waveform * np.float32(10 ** ((segment.gain_db - sound.level_dbfs) / 20))
+    speech = voice.waveform
     if mixture.reverberation:
         speech = _reverberated(speech, mixture.reverberation, sample_rate)
     if mixture.low_pass_hz and mixture.low_pass_hz < sample_rate / 2:
         speech, noise = (_low_passed(part, mixture.low_pass_hz, sample_rate) for part in (speech, noise))
-    noise *= np.float32(10 ** ((level_dbfs(speech) - level_dbfs(noise) - mixture.snr_db) / 20))
+    level = voice.level_dbfs if speech is voice.waveform else level_dbfs(speech)
+    noise *= np.float32(10 ** ((level - level_dbfs(noise) - mixture.snr_db) / 20))
     noisy = speech + noise
     peak = max(float(np.abs(noisy).max()), float(np.abs(speech).max()))
     gain = np.float32(min(10 ** ((mixture.level_dbfs - level_dbfs(noisy)) / 20), _PEAK / peak))
     return noisy * gain, speech * gain
 
 
-def _segment(segment: Segment, sample_rate: int) -> Waveform:
+def _segment(segment: Segment, sample_rate: int) -> Sound:
     """A stretch of a file's first channel, resampled; a stretch without sound moves to where the recording is loudest."""
     first, length = segment.whole
     if segment.start + segment.n_samples <= length:
-        waveform = _first_channel(segment, first + segment.start, segment.n_samples)
-        if level_dbfs(waveform) > _PAUSE_DBFS:
-            return resampled(waveform, segment.sample_rate, sample_rate)
+        sound = Sound(_first_channel(segment, first + segment.start, segment.n_samples))
+        if sound.level_dbfs > _PAUSE_DBFS:
+            return _at(sample_rate, sound, segment)
     whole = _first_channel(segment, first, length)
     places = (segment.start + np.arange(segment.n_samples)) % length
     waveform = whole[places]
@@ -62,11 +79,20 @@ def _segment(segment: Segment, sample_rate: int) -> Waveform:
         raise RenderingError(
             f"{segment.path}: {segment.id} is silent and cannot be mixed at an SNR; remove it from its corpus."
         )
-    return resampled(waveform, segment.sample_rate, sample_rate)
+    return _at(sample_rate, Sound(waveform), segment)
+
+
+def _at(sample_rate: int, sound: Sound, segment: Segment) -> Sound:
+    if segment.sample_rate == sample_rate:
+        return sound
+    return Sound(resampled(sound.waveform, segment.sample_rate, sample_rate))
 
 
 def _first_channel(segment: Segment, start: int, n_samples: int) -> Waveform:
-    waveform, sample_rate = read_audio(Path(segment.path), start=start, n_samples=n_samples)
+    try:
+        waveform, sample_rate = read_clip(Path(segment.path), segment.within, start=start, n_samples=n_samples)
+    except AudioError as error:
+        raise RenderingError(f"{segment.id}: {error}") from None
     if sample_rate != segment.sample_rate:
         raise RenderingError(
             f"{segment.path}: expected {segment.sample_rate} Hz as in the manifest, found {sample_rate}; run 'dvc repro' again."
@@ -74,9 +100,12 @@ def _first_channel(segment: Segment, start: int, n_samples: int) -> Waveform:
     return np.ascontiguousarray(waveform[:, 0])
 
 
-def _fitted(waveform: Waveform, n_samples: int) -> Waveform:
+def _fitted(sound: Sound, n_samples: int) -> Sound:
     """Exactly `n_samples` samples: resampling can be a sample or two off."""
-    return np.pad(waveform[:n_samples], (0, max(0, n_samples - len(waveform))))
+    short = n_samples - len(sound.waveform)
+    if short == 0:
+        return sound
+    return Sound(np.pad(sound.waveform, (0, short)) if short > 0 else sound.waveform[:n_samples])
 
 
 def _low_passed(waveform: Waveform, cutoff_hz: float, sample_rate: int) -> Waveform:
@@ -85,10 +114,23 @@ def _low_passed(waveform: Waveform, cutoff_hz: float, sample_rate: int) -> Wavef
 
 
 def _reverberated(waveform: Waveform, room: Reverberation, sample_rate: int) -> Waveform:
-    """The waveform in a synthetic room: a direct path and exponentially decaying noise (Polack 1988) 3 ms behind it."""
+    """The waveform in a recorded room, or in a synthetic one: a direct path and decaying noise 3 ms behind (Polack 1988)."""
+    response = _recorded_response(room.response, sample_rate) if room.response else _synthetic_response(room, sample_rate)
+    return np.asarray(signal.oaconvolve(waveform, response)[: len(waveform)], dtype=np.float32)
+
+
+def _recorded_response(segment: Segment, sample_rate: int) -> np.ndarray:
+    """A measured response from its direct path on, which keeps its place and its level: speech is neither later nor louder."""
+    waveform = resampled(_first_channel(segment, *segment.whole), segment.sample_rate, sample_rate)
+    direct = int(np.argmax(np.abs(waveform)))
+    if waveform[direct] == 0:
+        raise RenderingError(f"{segment.path}: the room response {segment.id} is silent; remove it from its corpus.")
+    return np.asarray(waveform[direct:] / waveform[direct], dtype=np.float64)
+
+
+def _synthetic_response(room: Reverberation, sample_rate: int) -> np.ndarray:
     random = np.random.default_rng(room.seed)
     delay, length = round(0.003 * sample_rate), round(room.rt60_s * sample_rate)
     tail = random.standard_normal(length) * 10 ** (-3 * np.arange(length) / length)
     tail *= 10 ** (-room.drr_db / 20) / np.sqrt(np.sum(tail**2))
-    response = np.concatenate([[1.0], np.zeros(delay), tail])
-    return np.asarray(signal.oaconvolve(waveform, response)[: len(waveform)], dtype=np.float32)
+    return np.concatenate([[1.0], np.zeros(delay), tail])

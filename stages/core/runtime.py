@@ -6,11 +6,10 @@ Importing it is cheap: joblib, tqdm and torch are imported by the functions that
 import os
 import signal
 import sys
-import threading
-import time
 import warnings
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from multiprocessing import resource_tracker
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
@@ -20,6 +19,7 @@ import psutil
 
 from stages.core.errors import DenoisingError
 from stages.core.files import shown
+from stages.core.parents import end_with_parent, end_without
 
 if TYPE_CHECKING:
     import torch
@@ -30,8 +30,6 @@ Result = TypeVar("Result")
 # A run that was killed takes its children with it within a poll or two, so a lock that is still held after this long
 # belongs to a run that is alive.
 LOCK_TIMEOUT_S = 10.0
-POLL_S = 0.1
-SHELLS = frozenset({"sh", "ash", "bash", "dash", "ksh", "zsh", "fish", "csh", "tcsh"})
 
 
 class RunningError(DenoisingError):
@@ -64,11 +62,8 @@ def parallel(function: Callable[[Item], Result], items: Iterable[Item], *, n_job
         WorkerError: as for `completed`.
         Exception: whatever `function` raised first; the workers are ended then.
     """
-    from tqdm import tqdm
-
     work = list(items)
-    found = dict(tqdm(completed(function, work, n_jobs=n_jobs), total=len(work), desc=description, disable=None))
-    return [found[place] for place in range(len(work))]
+    return list(streamed(function, work, n_items=len(work), n_jobs=n_jobs, description=description))
 
 
 def completed(function: Callable[[Item], Result], items: Iterable[Item], *, n_jobs: int) -> Iterator[tuple[int, Result]]:
@@ -82,16 +77,21 @@ def completed(function: Callable[[Item], Result], items: Iterable[Item], *, n_jo
         WorkerError: a worker was ended from outside, most often by the system for lack of memory.
         Exception: whatever `function` raised first; the workers are ended then.
     """
-    from threadpoolctl import threadpool_limits
-
     work = list(items)
-    workers = min(n_workers(n_jobs), len(work))
-    if workers > 1:
-        yield from _spread(function, work, workers)
-        return
-    with threadpool_limits(1):
-        for place, item in enumerate(work):
-            yield place, function(item)
+    yield from _results(partial(_numbered, function), enumerate(work), min(n_workers(n_jobs), len(work)), in_order=False)
+
+
+def streamed(
+    function: Callable[[Item], Result], items: Iterable[Item], *, n_items: int, n_jobs: int, description: str
+) -> Iterator[Result]:
+    """As `parallel`, but `n_items` items are taken and results handed out one by one: neither is ever held as a whole.
+
+    `items` may not raise: they are taken in a thread of joblib's.
+    """
+    from tqdm import tqdm
+
+    results = _results(function, items, min(n_workers(n_jobs), n_items), in_order=True)
+    return iter(tqdm(results, total=n_items, desc=description, disable=None))
 
 
 def resolved_device(name: str) -> "torch.device":
@@ -144,28 +144,6 @@ def alone(name: str, folder: Path, *, timeout_s: float = LOCK_TIMEOUT_S) -> Iter
         lock.release()
 
 
-def end_with_parent() -> None:
-    """Under DVC, ends this process with exit code 1 as soon as the DVC process that started it is gone.
-
-    DVC does not end its stages when it is killed, and the next `dvc repro` would then write beside the orphan. DVC puts
-    a shell between itself and the stage, so that is watched too. Without DVC this does nothing: nohup goes on working.
-    """
-    if "DVC_STAGE" not in os.environ:
-        return
-    watched = []
-    for ancestor in psutil.Process().parents():
-        watched.append(ancestor)
-        if _name(ancestor) not in SHELLS:
-            break
-    message = f"error: {os.environ['DVC_STAGE']} ends because the DVC process that started it is gone\n"
-    # What a stage imports takes seconds to load, and its DVC may have gone meanwhile: an orphan is handed to a process
-    # of another group, or to a shell that is the first process of a container.
-    if not watched or _name(watched[-1]) in SHELLS or not _same_group(watched[-1]):
-        os.write(2, message.encode())
-        os._exit(1)
-    _end_without(watched, message)
-
-
 def run_stage(name: str, main: Callable[[], None], *, locks_dir: Path = Path(".cache/locks")) -> None:
     """Runs `main` as the stage `name`: as `run_command` does, and alone."""
 
@@ -197,17 +175,27 @@ def run_command(name: str, main: Callable[[], None]) -> None:
         raise SystemExit(130) from None
 
 
-def _spread(function: Callable[[Item], Result], work: list[Item], workers: int) -> Iterator[tuple[int, Result]]:
+def _results(function: Callable[[Item], Result], items: Iterable[Item], workers: int, *, in_order: bool) -> Iterator[Result]:
+    from threadpoolctl import threadpool_limits
+
+    if workers > 1:
+        yield from _spread(function, items, workers, in_order=in_order)
+        return
+    with threadpool_limits(1):
+        yield from map(function, items)
+
+
+def _spread(function: Callable[[Item], Result], items: Iterable[Item], workers: int, *, in_order: bool) -> Iterator[Result]:
     import joblib
     from joblib.externals.loky.process_executor import TerminatedWorkerError
 
     config = joblib.parallel_config(backend="loky", inner_max_num_threads=1, initializer=_start_worker, initargs=(os.getpid(),))
     # Without max_nbytes=None large arrays reach the workers as read-only maps, which the plain loop's are not.
     with config, ExitStack() as stack:
-        pool = joblib.Parallel(n_jobs=workers, max_nbytes=None, return_as="generator_unordered")
+        pool = joblib.Parallel(n_jobs=workers, max_nbytes=None, return_as="generator" if in_order else "generator_unordered")
         try:
             with _interrupts_held():
-                outputs = pool(joblib.delayed(_numbered)(function, place, item) for place, item in enumerate(work))
+                outputs = pool(joblib.delayed(function)(item) for item in items)
                 stack.callback(_close, outputs)
             yield from outputs
         except TerminatedWorkerError:
@@ -217,7 +205,8 @@ def _spread(function: Callable[[Item], Result], work: list[Item], workers: int) 
             ) from None
 
 
-def _numbered(function: Callable[[Item], Result], place: int, item: Item) -> tuple[int, Result]:
+def _numbered(function: Callable[[Item], Result], numbered: tuple[int, Item]) -> tuple[int, Result]:
+    place, item = numbered
     return place, function(item)
 
 
@@ -256,42 +245,4 @@ def _start_worker(parent: int) -> None:
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     if os.getppid() != parent:
         os._exit(1)
-    _end_without([psutil.Process(parent)], "")
-
-
-def _end_without(watched: list[psutil.Process], message: str) -> None:
-    """Starts a thread that ends this process, with `message` on stderr, when any of the `watched` processes is gone."""
-
-    def watch() -> None:
-        while all(_alive(process) for process in watched):
-            time.sleep(POLL_S)
-        # Not sys.exit, which would end this thread only, and no clean-up, which could go on writing.
-        if message:
-            os.write(2, message.encode())
-        os._exit(1)
-
-    threading.Thread(target=watch, name="end-with-parent", daemon=True).start()
-
-
-def _same_group(process: psutil.Process) -> bool:
-    try:
-        return os.getpgid(process.pid) == os.getpgrp()
-    except ProcessLookupError:
-        return False
-
-
-def _alive(process: psutil.Process) -> bool:
-    try:
-        # is_running() compares the start time too, so a number that was given anew is not taken for the same process.
-        alive: bool = process.is_running() and process.status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False
-    return alive
-
-
-def _name(process: psutil.Process) -> str:
-    try:
-        name: str = process.name().removeprefix("-").removesuffix(".exe")
-    except psutil.NoSuchProcess:
-        return ""
-    return name
+    end_without([psutil.Process(parent)], "")

@@ -5,16 +5,17 @@ and the imaginary part, so that a stretch of frames is one contiguous read. Each
 brings its largest number close to the top of float16's range; numbers 170 dB below it still have full precision.
 """
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import torch
 from jaxtyping import Complex64, Float16
 
 from stages.core.errors import DenoisingError
-from stages.core.files import file_digest, write_text, written
+from stages.core.files import file_digest, write_table, written
 
 Spectrum = Complex64[np.ndarray, "frames bins"]
 INDEX = "index.csv"
@@ -44,37 +45,39 @@ def packed(mixture: Spectrum, speech: Spectrum) -> tuple[Float16[np.ndarray, "fr
     numbers = both.view(np.float32).reshape(*both.shape, 2)
     largest = float(np.abs(numbers).max())
     scale = 2.0 ** np.floor(np.log2(_TOP / largest)) if largest > 0 else 1.0
-    return (numbers * np.float32(scale)).astype(np.float16), float(scale)
+    # By PyTorch, which has the processor convert: ten times as fast as NumPy, to the same bits.
+    return torch.from_numpy(numbers * np.float32(scale)).to(torch.float16).numpy(), float(scale)
 
 
 def unpacked(
-    numbers: Float16[np.ndarray, "*batch frames 2 bins 2"], scale: float | np.ndarray
-) -> Complex64[np.ndarray, "*batch frames 2 bins"]:
+    numbers: Float16[np.ndarray, "*batch frames parts bins 2"], scale: float | np.ndarray
+) -> Complex64[np.ndarray, "*batch frames parts bins"]:
     """The spectrograms, mixture and speech, from the layout of a shard; `scale` broadcasts over the batch."""
-    single = numbers.astype(np.float32)
+    single = torch.from_numpy(numbers).to(torch.float32).numpy()
     single /= np.asarray(scale, np.float32).reshape(*np.shape(scale), 1, 1, 1, 1)
     spectra: np.ndarray = single.view(np.complex64)[..., 0]
     return spectra
 
 
-def write_shard(path: Path, items: Sequence[tuple[str, np.ndarray, np.ndarray]]) -> list[Entry]:
-    """Writes (id, mixture, speech) items atomically to the shard file `path` and returns where each lies."""
+def write_shard(path: Path, items: Iterable[tuple[str, np.ndarray, float]]) -> list[Entry]:
+    """Writes items, each an id and what `packed` makes of it, atomically to the file `path`; returns where each lies."""
     blocks, entries, start = [], [], 0
-    for name, mixture, speech in items:
-        numbers, scale = packed(mixture, speech)
+    for name, numbers, scale in items:
         blocks.append(numbers)
         entries.append(Entry(name, path.name, start, len(numbers), scale, ""))
         start += len(numbers)
-    with written(path) as temporary:
-        np.save(temporary, np.concatenate(blocks), allow_pickle=False)
+    form = {"descr": "<f2", "fortran_order": False, "shape": (start, *blocks[0].shape[1:])}
+    with written(path) as temporary, temporary.open("wb") as file:
+        np.lib.format.write_array_header_1_0(file, form)
+        for block in blocks:
+            file.write(block.data)
     content = file_digest(path)
-    return [Entry(**asdict(entry) | {"content": content}) for entry in entries]
+    return [replace(entry, content=content) for entry in entries]
 
 
-def write_index(folder: Path, entries: list[Entry]) -> None:
-    """Writes the table of all mixtures in the shards of `folder`, in the order given."""
-    table = pd.DataFrame([asdict(entry) for entry in entries], columns=[field.name for field in fields(Entry)])
-    write_text(folder / INDEX, table.to_csv(index=False, lineterminator="\n"))
+def write_index(folder: Path, entries: Iterable[Entry]) -> None:
+    """Writes the table of all mixtures in the shards of `folder`, in the order given, one after the other as they come."""
+    write_table(folder / INDEX, (asdict(entry) for entry in entries))
 
 
 class ShardReader:

@@ -1,0 +1,83 @@
+import re
+from urllib.parse import urlsplit
+
+import pytest
+
+from stages.core.corpora.catalogue import PUBLISHED, table
+from stages.core.corpora.entries import Archive, size_text
+
+ARCHIVES = [(corpus.name, archive) for corpus in PUBLISHED.values() for archive in corpus.archives]
+
+
+def test_every_corpus_that_is_promised_is_there() -> None:
+    subsets = ["dev-clean", "dev-other", "test-clean", "test-other", "train-clean-100", "train-clean-360", "train-other-500"]
+    promised = {f"librispeech-{subset}" for subset in subsets}
+    promised |= {"librispeech-mini-dev-clean-2", "librispeech-mini-train-clean-5", "demand", "demand-48k", "esc-50"}
+    promised |= {"voicebank-demand-train", "voicebank-demand-test", "musan", "rirs-noises"}
+    assert set(PUBLISHED) == promised
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_an_entry_is_complete(name: str) -> None:
+    corpus = PUBLISHED[name]
+    assert corpus.name == name
+    assert corpus.archives
+    assert corpus.title
+    assert corpus.licence
+    assert all(urlsplit(address).scheme == "https" for address in (corpus.page, corpus.licence_url))
+
+
+@pytest.mark.parametrize(("corpus", "archive"), ARCHIVES, ids=lambda value: getattr(value, "name", value))
+def test_an_archive_can_be_asked_for_and_checked(corpus: str, archive: Archive) -> None:
+    assert archive.addresses
+    assert all(urlsplit(address).scheme == "https" for address in archive.addresses)
+    assert re.fullmatch(r"[\w.-]+", archive.name)
+    assert archive.checksum_source
+    if archive.checksum is not None:
+        assert re.fullmatch(r"md5:[0-9a-f]{32}|sha256:[0-9a-f]{64}", archive.checksum)
+    assert archive.size is None or archive.size > 0
+    if archive.members is not None:
+        assert re.compile(archive.members)
+        assert archive.name.endswith(".zip")
+
+
+def test_a_name_and_a_checksum_stand_for_one_file() -> None:
+    by_name = {archive.name: archive for _, archive in ARCHIVES}
+    assert all(by_name[archive.name] == archive for _, archive in ARCHIVES)
+    checksums = [archive.checksum for archive in by_name.values() if archive.checksum]
+    assert len(set(checksums)) == len(checksums)
+
+
+def test_demand_has_all_eighteen_places_and_asks_for_one_channel() -> None:
+    for name in ("demand", "demand-48k"):
+        archives = PUBLISHED[name].archives
+        assert len({archive.name.split("_")[0] for archive in archives}) == len(archives) == 18
+        for archive in archives:
+            assert archive.members is not None
+            place = archive.name.split("_")[0]
+            assert re.fullmatch(archive.members, f"{place}/ch01.wav")
+            assert not re.fullmatch(archive.members, f"{place}/ch02.wav")
+
+
+def test_the_table_shows_size_and_licence() -> None:
+    lines = {line.split()[0]: line for line in table().splitlines()}
+    assert set(lines) == {"name", *PUBLISHED}
+    assert re.search(r"speech +6\.4 GB +CC BY 4\.0 +LibriSpeech train-clean-100$", lines["librispeech-train-clean-100"])
+    assert "not published" in lines["esc-50"]
+    assert "parts of" in lines["demand"]
+    assert "2 unknown" in lines["voicebank-demand-test"]
+
+
+@pytest.mark.parametrize(
+    ("n_bytes", "text"),
+    [
+        (0, "0 kB"),
+        (115_932, "116 kB"),
+        (999_600, "1 MB"),
+        (337_926_286, "338 MB"),
+        (6_387_309_499, "6.4 GB"),
+        (10**13, "10.0 TB"),
+    ],
+)
+def test_sizes_for_people(n_bytes: int, text: str) -> None:
+    assert size_text(n_bytes) == text
