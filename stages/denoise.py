@@ -38,8 +38,9 @@ EXAMPLES_DIR = Path("data/mixtures/test/noisy")
 LEDGER_DIR = Path(".cache/denoised")
 LOCKS_DIR = Path(".cache/locks")
 N_EXAMPLES = 3
-# Seconds that are read, denoised and written at a time: long enough that Python's own time does not count.
-BLOCK_S = 5
+# Seconds that are read, denoised and written at a time: long enough that Python's own time does not count, and short enough
+# that what is worked on stays near the processor.
+BLOCK_S = 2
 # Longest wait of a live signal for its next block.
 LIVE_BLOCK_S = 0.1
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from stages.core.denoiser import AnyDenoiser
 from stages.core.features import level_decay
-from stages.core.spectra import constant_frame, n_bins
+from stages.core.spectra import bin_power, constant_frame, n_bins
 
 Frames = Complex64[Tensor, "frames bins"]
 Ready = Complex64[Tensor, "ready bins"]
@@ -107,5 +107,5 @@ class GainSource:
 
 def gain(estimate: Frames, mixture: Frames) -> Frames:
     """The factor from a mixture to an estimate; 0 where the mixture is silent."""
-    power = mixture.abs().square()
+    power = bin_power(mixture)
     return torch.where(power > 0, estimate * mixture.conj() / power.clamp_min(1e-30), torch.zeros_like(mixture))

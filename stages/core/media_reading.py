@@ -109,10 +109,10 @@ class MediaReader(ABC):
         """Refuses a file that gave less than it promised."""
 
     def _check_finite(self, chunk: Block) -> None:
-        finite = np.isfinite(chunk).all(axis=1)
+        finite = np.isfinite(chunk)
         if finite.all():
             return
-        first = int(np.argmin(finite))
+        first = int(np.argmin(finite.all(axis=1)))
         kind = "NaN" if np.isnan(chunk[first]).any() else "infinite"
         time = (self.n_read + first) / self.sample_rate
         raise MediaError(f"{self.path}: holds samples that are {kind}, the first at {time:.3f} s; replace or remove the file.")

@@ -59,9 +59,11 @@ class MediaSink(ABC):
         """
         if block.shape[1] != self.n_channels:
             raise MediaError(f"{self.path}: expected blocks of {self.n_channels} channels, found {block.shape[1]}.")
-        if not np.isfinite(block).all():
+        # NaN is the least and the greatest of whatever it is among.
+        low, high = (float(block.min()), float(block.max())) if block.size else (0.0, 0.0)
+        if not (np.isfinite(low) and np.isfinite(high)):
             raise MediaError(f"{self.path}: the sound to be written holds NaN or infinity; the model or the input is broken.")
-        if not self.floating:
+        if not self.floating and max(-low, high) > 1:
             self.n_clipped += int(np.count_nonzero(np.abs(block) > 1.0))
             block = np.clip(block, -1.0, 1.0)
         self._put(block)
@@ -153,8 +155,10 @@ def whole_numbers(block: Block, bits: int, kind: type[np.int16 | np.int32], shif
     libsndfile's own conversion rounds down.
     """
     scale = 2.0 ** (bits - 1)
-    numbers = np.clip(np.rint(block.astype(np.float64) * scale), -scale, scale - 1).astype(np.int64)
-    return (numbers << shift).astype(kind)
+    # A product with a power of two is exact, and so are whole numbers of up to 24 bits.
+    numbers = np.rint((block if bits <= 24 else block.astype(np.float64)) * scale)
+    whole: np.ndarray = np.left_shift(np.clip(numbers, -scale, scale - 1, out=numbers).astype(kind), shift)
+    return whole
 
 
 def number_ogg_streams(path: Path) -> None:

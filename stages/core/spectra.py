@@ -48,6 +48,11 @@ def waveform(
     return _overlap_added(_windowed_frames(spectrum, stft), stft.hop_length)[..., lead : lead + n_samples]
 
 
+def bin_power(spectrum: Complex64[Tensor, "*shape"]) -> Float32[Tensor, "*shape"]:
+    """The square of the absolute value, without the root that `abs` takes."""
+    return torch.view_as_real(spectrum).square().sum(-1)
+
+
 class StreamingStft:
     """The transform and its inverse for a signal that comes in blocks: the same numbers, however it is cut.
 

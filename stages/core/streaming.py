@@ -13,7 +13,7 @@ from stages.core.denoiser import AnyDenoiser
 from stages.core.errors import DenoisingError
 from stages.core.gains import GainSource
 from stages.core.parameters import Stft
-from stages.core.spectra import StreamingStft, n_bins
+from stages.core.spectra import StreamingStft, bin_power, n_bins
 
 Block = Float32[np.ndarray, "samples channels"]
 Ready = Float32[np.ndarray, "ready channels"]
@@ -51,7 +51,7 @@ class Strength:
             floor, size = 10 ** (-self.attenuation_limit_db / 20), gain.abs()
             direction = torch.where(size > 0, gain / size.clamp_min(1e-30), torch.ones_like(gain))
             gain = torch.where(size < floor, floor * direction, gain)
-        return gain * (1 - self.dry) + self.dry
+        return gain * (1 - self.dry) + self.dry if self.dry else gain
 
 
 class StreamingDenoiser:
@@ -135,9 +135,9 @@ class StreamingDenoiser:
         gains = self._gains.pushed(shared(spectra)[:, :bins] / self._factor)
         if last:
             gains = torch.cat([gains, self._gains.finished()])
-        waiting = torch.cat([self._pending, spectra], dim=1)
+        waiting = torch.cat([self._pending, spectra], dim=1) if self._pending.shape[1] else spectra
         ready, self._pending = waiting[:, : len(gains)], waiting[:, len(gains) :]
-        return self._stft.synthesised(ready * _widened(self._strength.applied(gains), ready))
+        return self._stft.synthesised(_changed(ready, gains, self._strength))
 
     def _given_out(self, work: Float32[Tensor, "channels samples"], *, last: bool) -> Ready:
         block = np.ascontiguousarray(work.numpy().T)
@@ -158,26 +158,36 @@ def scaled(stft: Stft, factor: int) -> Stft:
 
 def shared(spectra: Complex64[Tensor, "channels frames wide"]) -> Complex64[Tensor, "frames wide"]:
     """The mean of all channels; in frames where they cancel each other, the loudest of them."""
-    mean, powers = spectra.mean(0), spectra.abs().square().sum(-1)
-    cancelled = mean.abs().square().sum(-1) < _CANCELLED * powers.mean(0)
+    if len(spectra) == 1:
+        return spectra[0]
+    mean, powers = spectra.mean(0), _frame_power(spectra)
+    cancelled = _frame_power(mean) < _CANCELLED * powers.mean(0)
     if not bool(cancelled.any()):
         return mean
     loudest = spectra[powers.argmax(0), torch.arange(spectra.shape[1])]
     return torch.where(cancelled.unsqueeze(-1), loudest, mean)
 
 
-def _widened(
-    gains: Complex64[Tensor, "frames bins"], spectra: Complex64[Tensor, "channels frames wide"]
-) -> Complex64[Tensor, "frames wide"]:
-    """The gains with those of the bins above the network's band: all as the power in the upper half of the band changes.
+def _frame_power(spectra: Complex64[Tensor, "*channels frames wide"]) -> Float32[Tensor, "*channels frames"]:
+    return torch.as_tensor(torch.linalg.vector_norm(torch.view_as_real(spectra).flatten(-2), dim=-1)).square()
+
+
+def _changed(
+    spectra: Complex64[Tensor, "channels frames wide"], gains: Complex64[Tensor, "frames bins"], strength: Strength
+) -> Complex64[Tensor, "channels frames wide"]:
+    """The spectra times the gains; bins above the network's band change as the power in the upper half of the band does.
 
     Where there is speech it holds most of that power, so that clean speech keeps its highest frequencies.
     """
     bins = gains.shape[-1]
-    upper = slice(bins // 2, bins)
-    power, kept = spectra[..., upper].abs().square().sum(0), gains[:, upper].abs().square()
-    top = ((power * kept).sum(-1, keepdim=True) / power.sum(-1, keepdim=True).clamp_min(1e-30)).sqrt().clamp(max=1)
-    return torch.cat([gains, top.to(gains.dtype).expand(-1, spectra.shape[-1] - bins)], dim=-1)
+    changed = spectra.clone()
+    changed[..., :bins] *= strength.applied(gains)
+    if spectra.shape[-1] > bins:
+        upper = slice(bins // 2, bins)
+        power, kept = bin_power(spectra[..., upper]).sum(0), bin_power(gains[:, upper])
+        top = ((power * kept).sum(-1, keepdim=True) / power.sum(-1, keepdim=True).clamp_min(1e-30)).sqrt().clamp(max=1)
+        torch.view_as_real(changed)[..., bins:, :] *= strength.applied(top.to(gains.dtype)).real.unsqueeze(-1)
+    return changed
 
 
 def _tensor(block: Block) -> Float32[Tensor, "channels samples"]:
