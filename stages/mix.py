@@ -6,6 +6,7 @@ data/mixtures/test/ (noisy/ID.wav, clean/ID.wav and index.csv); metrics/mix.json
 Params: mix, audio.
 """
 
+import math
 from collections.abc import Iterable, Iterator
 from functools import partial
 from itertools import chain, groupby, islice
@@ -15,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from stages.core.audio import energy
 from stages.core.errors import DenoisingError
 from stages.core.files import fresh_folder, write_json, write_table, written
 from stages.core.manifest import SPLITS, read_manifest
@@ -123,9 +125,7 @@ def _integers(noisy: np.ndarray, clean: np.ndarray) -> tuple[np.ndarray, np.ndar
 
 
 def _row(mixture: Mixture, noisy: np.ndarray, clean: np.ndarray) -> dict[str, Any]:
-    speech = clean.astype(np.float64)
-    noise = noisy - speech
-    achieved = 10 * np.log10(np.sum(np.multiply(speech, speech, out=speech)) / np.sum(np.multiply(noise, noise, out=noise)))
+    achieved = 10 * math.log10(energy(clean) / energy(noisy.astype(np.int32) - clean))
     if abs(achieved - mixture.snr_db) > SNR_TOLERANCE_DB:
         raise MixError(
             f"{mixture.id}: asked for an SNR of {mixture.snr_db:.3f} dB, 16-bit samples hold {achieved:.3f} dB; "

@@ -84,9 +84,15 @@ def resampled(
 
 def level_dbfs(waveform: Float32[np.ndarray, "..."]) -> float:
     """The root mean square of a waveform in dB below full scale; -infinity for digital silence."""
-    double = waveform.astype(np.float64)  # squares in place: three times as fast as np.square with a dtype
-    power = float(np.mean(np.multiply(double, double, out=double))) if waveform.size else 0.0
+    power = energy(waveform) / waveform.size if waveform.size else 0.0
     return 10 * np.log10(power) if power > 0 else -np.inf
+
+
+def energy(samples: np.ndarray) -> float:
+    """The sum of the squares of all samples, of any type, in double precision."""
+    # Sums as it converts: five times as fast as a copy in double precision.
+    flat = samples.ravel()
+    return float(np.einsum("n,n->", flat, flat, dtype=np.float64))
 
 
 def check_complete(path: Path, file: soundfile.SoundFile) -> None:
