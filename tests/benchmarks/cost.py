@@ -46,7 +46,7 @@ def frame_ms(denoiser: Denoiser) -> float:
     for samples in torch.randn(N_FRAMES, stft.win_length) * 0.05:
         start = time.perf_counter()
         spectrum = torch.fft.rfft(samples * window, stft.n_fft)[None, None]
-        levels, level = denoiser.levelled(spectrum.numpy(), level)
+        levels, level = denoiser.levels(spectrum.numpy(), level)
         mixture = spectrum / torch.from_numpy(levels)
         raw, state = denoiser(mixture, state)
         estimate = denoiser.target.estimate(denoiser.target.activated(raw, mixture), mixture) * torch.from_numpy(levels)
