@@ -103,7 +103,7 @@ def _denoised(options: Options, job: Job) -> tuple[Path, float, list[str]]:
             loaded(options.model, options.engine), source.sample_rate, source.n_channels, strength=options.strength
         )
         n_samples = 0
-        with writer(job.target, like=source) as sink:
+        with writer(job.target, like=source, taken=job.taken) as sink:
             for block in source.blocks(BLOCK_S * source.sample_rate):
                 n_samples += len(block)
                 sink.write(stream.process(block))

@@ -2,6 +2,7 @@
 
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -88,6 +89,18 @@ def test_an_output_folder_inside_the_input_folder_is_no_input() -> None:
     assert set(places(source, Path("link"))) == {"a.wav", "outer/a.wav"}
 
 
+def test_outputs_in_the_same_folder_are_no_input_in_another_format_either() -> None:
+    source = filled(Path("in"), a__ac3=3, a_denoised__ac3__flac=3, b_denoised__x__wav=3)
+    assert places(source, Path("in")) == {"a.ac3": "in/a-denoised.ac3", "b-denoised.x.wav": "in/b-denoised.x-denoised.wav"}
+
+
+def test_names_that_belong_to_other_recordings_are_taken() -> None:
+    source = filled(Path("in"), x__ac3=4, x__ac3__flac=3, y__ac3=2, z__flac=1)
+    taken = {job.name: job.taken for job in jobs(source, Path("out"))[0]}
+    assert taken == {"x.ac3": (".flac",), "x.ac3.flac": (), "y.ac3": (), "z.flac": ()}
+    assert jobs(Path("in/x.ac3.flac"), Path("in/x.ac3"))[0][0].taken == (".flac",)
+
+
 def test_places_that_cannot_be_are_refused() -> None:
     filled(Path("in"), a__wav=1, sub___b__wav=1)
     with pytest.raises(BatchError, match=r"in/sub lies inside in, .*: name another folder"):
@@ -155,6 +168,13 @@ def test_an_output_that_the_user_edited_or_took_away_is_not_found() -> None:
     work.target.unlink()
     assert ledger.found(key, work) is None
     assert not work.target.exists()
+
+
+def test_an_output_is_not_found_under_a_name_that_is_taken() -> None:
+    ledger, work = Ledger(Path("ledger"), copies=True), job()
+    key = noted(ledger, work, ".flac")
+    assert ledger.found(key, replace(work, taken=(".wav",))) is not None
+    assert ledger.found(key, replace(work, taken=(".flac",))) is None
 
 
 def test_copies_are_put_back_wherever_they_are_asked_for() -> None:

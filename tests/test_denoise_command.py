@@ -84,6 +84,14 @@ def test_a_file_is_never_written_over_through_a_link(untrained: Path, command: C
     assert Path("noisy.wav").read_bytes() == before
 
 
+def test_an_input_is_never_written_over_under_the_name_of_another_format(untrained: Path, command: Command) -> None:
+    before = recorded(Path("song.webm.flac"), "FLAC", rate=44100).read_bytes()
+    ended = command("denoise", "song.webm.flac", "song.webm")
+    assert ended.code == 0
+    assert sorted(path.name for path in Path().glob("song*")) == ["song.webm.flac", "song.webm.wav"]
+    assert Path("song.webm.flac").read_bytes() == before
+
+
 def test_the_suffix_of_the_output_rules_its_format(untrained: Path, command: Command) -> None:
     source = recorded(Path("noisy.wav"), rate=44100, channels=2)
     assert command("denoise", source, "clean.flac").code == 0

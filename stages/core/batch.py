@@ -4,7 +4,7 @@ import json
 import os
 import shutil
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -13,7 +13,7 @@ import psutil
 
 from stages.core.errors import DenoisingError
 from stages.core.files import PARTIAL, digest, file_digest, shown, visible_files, write_json, written
-from stages.core.media import SUFFIXES
+from stages.core.media import FALLBACKS, SUFFIXES
 
 # Added to the name of an output that would lie in the place of its input.
 _MARK = "-denoised"
@@ -27,12 +27,16 @@ class BatchError(DenoisingError):
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """One recording to denoise: `name` is its path below the input folder."""
+    """One recording to denoise: `name` is its path below the input folder.
+
+    `taken` is what may not stand behind the name of its output, because another file has that name.
+    """
 
     name: str
     source: Path
     target: Path
     n_bytes: int
+    taken: tuple[str, ...] = ()
 
 
 def jobs(source: Path, target: Path) -> tuple[list[Job], list[str]]:
@@ -48,7 +52,7 @@ def jobs(source: Path, target: Path) -> tuple[list[Job], list[str]]:
     if source.is_file():
         folder = target.is_dir() or not target.suffix
         place = target / source.name if folder else target
-        return [_job(source.name, source, place)], []
+        return _settled([_job(source.name, source, place)]), []
     if not source.is_dir():
         raise BatchError(f"{source}: no such file or folder.")
     inner, outer = target.resolve(), source.resolve()
@@ -60,9 +64,9 @@ def jobs(source: Path, target: Path) -> tuple[list[Job], list[str]]:
         )
     files = [path for path in visible_files(source) if inner == outer or not path.resolve().is_relative_to(inner)]
     if inner == outer:
-        files = [path for path in files if not path.stem.endswith(_MARK) and path.name != REPORT]
+        files = [path for path in files if not _marked(path) and path.name != REPORT]
     found = [path for path in files if path.suffix.lower() in SUFFIXES]
-    made = [_job(path.relative_to(source).as_posix(), path, target / path.relative_to(source)) for path in found]
+    made = _settled([_job(path.relative_to(source).as_posix(), path, target / path.relative_to(source)) for path in found])
     others = sorted(path.relative_to(source).as_posix() for path in set(files) - set(found))
     return sorted(made, key=lambda job: (-job.n_bytes, job.name)), others
 
@@ -136,6 +140,8 @@ class Ledger:
             output = job.target.with_name(job.target.name + record.suffix)
         except (OSError, ValueError, TypeError):
             return None
+        if record.suffix in job.taken:
+            return None
         copy = self.folder / key
         if not output.is_file() and self.copies and copy.is_file() and file_digest(copy) == record.content:
             with written(output) as temporary:
@@ -164,7 +170,24 @@ def _linked(source: Path, target: Path) -> None:
 
 
 def _job(name: str, source: Path, target: Path) -> Job:
-    if source.resolve() == target.resolve():
+    if os.path.realpath(source) == os.path.realpath(target):
         target = target.with_name(f"{target.stem}{_MARK}{target.suffix}")
     # A link that leads nowhere is a job that will fail with its name.
     return Job(name, source, target, source.stat().st_size if source.exists() else 0)
+
+
+def _marked(path: Path) -> bool:
+    """Whether a file is an output beside its input, by its name."""
+    inner = Path(path.stem)
+    fallback = path.suffix in FALLBACKS and inner.suffix.lower() in SUFFIXES
+    return inner.name.endswith(_MARK) or (fallback and inner.stem.endswith(_MARK))
+
+
+def _settled(made: Sequence[Job]) -> list[Job]:
+    """The same recordings, each with what would make the name of its output that of another recording or output."""
+    targets = [os.path.realpath(job.target) for job in made]
+    places = {*targets, *(os.path.realpath(job.source) for job in made)}
+    return [
+        replace(job, taken=tuple(suffix for suffix in FALLBACKS if target + suffix in places))
+        for job, target in zip(made, targets, strict=True)
+    ]

@@ -1,7 +1,8 @@
 """Which format a file is written in: that of its input where there is an encoder for it, else the nearest lossless one."""
 
 import errno
-from collections.abc import Iterator
+import os
+from collections.abc import Collection, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,8 @@ from stages.core.files import written
 from stages.core.media_reading import MediaError, MediaReader
 from stages.core.sound_writing import MediaSink, SoundSink
 
+# What stands behind the name of an output whose own format cannot be written.
+FALLBACKS = (".flac", ".wav", ".mkv")
 # libsndfile's container for a suffix, and its encoding where that of the input is unknown there.
 _SOUND_FORMATS = {
     ".wav": ("WAV", "PCM_24"),
@@ -94,28 +97,33 @@ class _Plan:
 
 
 @contextmanager
-def writer(path: Path, like: MediaReader) -> Iterator[MediaSink]:
+def writer(path: Path, like: MediaReader, taken: Collection[str] = ()) -> Iterator[MediaSink]:
     """Opens a file for sound as long as that of `like`, in the same format, with its picture, other streams and tags.
 
     The file appears when the block has ended well. Where the format cannot be written, `sink.path` has `.flac`, `.wav` or
-    `.mkv` behind the name, and `sink.remarks` says so. The suffix of `path` rules where it is not that of the input.
+    `.mkv` behind the name, and `sink.remarks` says so; but none of those of `taken`, whose names belong to other files. The
+    suffix of `path` rules where it is not that of the input.
 
     Raises:
         MediaError: no format fits, or the file cannot be written.
     """
-    if path.resolve() == like.path.resolve():
+    if os.path.realpath(path) == os.path.realpath(like.path):
         raise MediaError(f"{path} would be overwritten while it is read: name another output.")
     with ExitStack() as stack:
-        sink = _opened(stack, path, like)
+        sink = _opened(stack, path, like, taken)
         yield sink
         sink.finish()
     sink.remarks += _losses(like.path, sink.path)
 
 
-def _opened(stack: ExitStack, path: Path, like: MediaReader) -> MediaSink:
-    """The first plan that works."""
+def _opened(stack: ExitStack, path: Path, like: MediaReader, taken: Collection[str]) -> MediaSink:
+    """The first plan that works and takes the place of no other file."""
     refusals = []
     for plan in _plans(path, like):
+        behind = plan.path.name.removeprefix(path.name)
+        if behind in taken or os.path.realpath(plan.path) == os.path.realpath(like.path):
+            refusals.append(f"{plan.path} is the place of another file")
+            continue
         try:
             # The error has to pass through it, or what has not been written would be put in place.
             with ExitStack() as attempt:
