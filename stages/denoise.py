@@ -87,6 +87,8 @@ def run(
 def _worked(options: Options, ledger: Ledger, settings: str, overwrite: bool, job: Job) -> Outcome:
     """Denoises one recording unless it is done; a recording that cannot be is an outcome, not an error."""
     try:
+        if job.refusal:
+            raise DenoiseError(job.refusal)
         key = ledger.key(job, settings)
         done = None if overwrite else ledger.found(key, job)
         return done or ledger.add(key, job, *_denoised(options, job))

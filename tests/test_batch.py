@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -109,6 +110,28 @@ def test_places_that_cannot_be_are_refused() -> None:
         jobs(Path("nowhere"), Path("out"))
     with pytest.raises(BatchError, match=r"in/a.wav is a file: name a folder"):
         jobs(Path("in"), Path("in/a.wav"))
+
+
+def test_a_recording_behind_a_link_is_never_replaced() -> None:
+    filled(Path("orig"), a__wav=4, c__wav=1)
+    source = filled(Path("in"), a__wav=3, d__wav=2)
+    (source / "b.wav").symlink_to("../orig/a.wav")
+    (source / "same.wav").symlink_to("../orig/a.wav")
+    found = {job.name: (job.target.as_posix(), job.refusal) for job in jobs(source, Path("orig"))[0]}
+    text = r"orig/a.wav is the recording (b|same).wav, which a.wav would replace: name another folder."
+    assert re.fullmatch(text, found.pop("a.wav")[1])
+    assert found == {name: (f"orig/{name}", "") for name in ("b.wav", "d.wav", "same.wav")}
+
+
+def test_recordings_whose_outputs_would_be_one_file_are_refused() -> None:
+    filled(Path("out"), a__wav=4)
+    source = filled(Path("in"), a_denoised__wav=3, d__wav=2)
+    (source / "a.wav").symlink_to("../out/a.wav")
+    found = {job.name: job.refusal for job in jobs(source, Path("out"))[0]}
+    assert found.pop("d.wav") == ""
+    assert sorted(found) == ["a-denoised.wav", "a.wav"]
+    for name, refusal in found.items():
+        assert refusal.startswith(f"out/a-denoised.wav would be the output of several recordings, {name} among them")
 
 
 def test_a_link_that_leads_nowhere_is_a_job() -> None:

@@ -271,6 +271,17 @@ def test_a_link_to_a_folder_is_followed_once_and_a_dead_link_is_named(untrained:
     assert not Path("out/linked.wav").is_symlink()
 
 
+def test_a_recording_that_is_the_input_through_a_link_is_never_replaced(untrained: Path, command: Command) -> None:
+    recorded(Path("in/a.wav"))
+    before = recorded(Path("orig/a.wav"), rate=8000).read_bytes()
+    Path("in/b.wav").symlink_to("../orig/a.wav")
+    ended = command("denoise", "in", "orig", "--jobs", "1")
+    assert_refused(ended, "1 of 2 files failed")
+    assert "orig/a.wav is the recording b.wav, which a.wav would replace: name another folder." in ended.out
+    assert Path("orig/a.wav").read_bytes() == before
+    assert_alike(Path("orig/a.wav"), Path("orig/b.wav"))
+
+
 # ---- what is done is not done again
 
 

@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -29,7 +30,8 @@ class BatchError(DenoisingError):
 class Job:
     """One recording to denoise: `name` is its path below the input folder.
 
-    `taken` is what may not stand behind the name of its output, because another file has that name.
+    `taken` is what may not stand behind the name of its output, because another file has that name. `refusal` says why
+    this recording cannot be denoised at all; it is empty where it is to be tried.
     """
 
     name: str
@@ -37,14 +39,15 @@ class Job:
     target: Path
     n_bytes: int
     taken: tuple[str, ...] = ()
+    refusal: str = ""
 
 
 def jobs(source: Path, target: Path) -> tuple[list[Job], list[str]]:
     """The recordings in a file or below a folder with the places of their outputs, and the names of files that are none.
 
     Outputs mirror the folders and names of the input. Where both are the same folder, outputs get `-denoised` behind
-    their name, and such files are no input; an output folder inside the input folder is no input either. The largest
-    files come first, so that none is left to one process at the end.
+    their name, and such files are no input; an output folder inside the input folder is no input either, but a link to a
+    recording there is. The largest files come first, so that none is left to one process at the end.
 
     Raises:
         BatchError: `source` is neither a file nor a folder, or lies inside the folder `target`.
@@ -62,7 +65,8 @@ def jobs(source: Path, target: Path) -> tuple[list[Job], list[str]]:
         raise BatchError(
             f"{source} lies inside {target}, where outputs could take the place of recordings: name another folder."
         )
-    files = [path for path in visible_files(source) if inner == outer or not path.resolve().is_relative_to(inner)]
+    # By where a link lies, not by where it leads: what it leads to may be a recording that outputs would replace.
+    files = [path for path in visible_files(source) if inner == outer or not _folder(path).is_relative_to(inner)]
     if inner == outer:
         files = [path for path in files if not _marked(path) and path.name != REPORT]
     found = [path for path in files if path.suffix.lower() in SUFFIXES]
@@ -183,11 +187,25 @@ def _marked(path: Path) -> bool:
     return inner.name.endswith(_MARK) or (fallback and inner.stem.endswith(_MARK))
 
 
+def _folder(path: Path) -> Path:
+    return Path(os.path.realpath(path.parent))
+
+
 def _settled(made: Sequence[Job]) -> list[Job]:
-    """The same recordings, each with what would make the name of its output that of another recording or output."""
+    """The same recordings, those refused whose outputs would replace another recording or output.
+
+    Each gets what would make the name of its output that of another recording or output.
+    """
+    sources = {os.path.realpath(job.source): job.name for job in made}
     targets = [os.path.realpath(job.target) for job in made]
-    places = {*targets, *(os.path.realpath(job.source) for job in made)}
-    return [
-        replace(job, taken=tuple(suffix for suffix in FALLBACKS if target + suffix in places))
-        for job, target in zip(made, targets, strict=True)
-    ]
+    shared = Counter(targets)
+    settled = []
+    for job, target in zip(made, targets, strict=True):
+        refusal = job.refusal
+        if target in sources:
+            refusal = f"{job.target} is the recording {sources[target]}, which {job.name} would replace: name another folder."
+        elif shared[target] > 1:
+            refusal = f"{job.target} would be the output of several recordings, {job.name} among them: name another folder."
+        taken = tuple(suffix for suffix in FALLBACKS if target + suffix in sources or target + suffix in shared)
+        settled.append(replace(job, taken=taken, refusal=refusal))
+    return settled
