@@ -21,7 +21,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from stages.core.batch import REPORT, Job, Ledger, Outcome, clear_partial, jobs, report
+from stages.core.batch import REPORT, Job, Ledger, Outcome, check_report, clear_partial, jobs, report
 from stages.core.command import Options, chosen_model, parser
 from stages.core.engines import loaded
 from stages.core.errors import DenoisingError
@@ -57,6 +57,7 @@ def run(
     `table` is where the report goes, None for the default.
 
     Raises:
+        BatchError: nothing can be denoised, or no report be written there, and nothing has been done.
         DenoiseError: recordings failed; all others are denoised all the same, and the report names each failure.
         SystemExit: no recording was found (exit code 2).
     """
@@ -69,13 +70,15 @@ def run(
         raise SystemExit(2)
     if loaded(options.model, options.engine).looks_ahead:
         print("This model looks ahead: recordings are denoised in windows of 8 s that overlap by 2 s on either side.")
+    place = table or (target / REPORT if source.is_dir() else None)
+    if place:
+        check_report(place, found, options.model)
     if source.is_dir():
         clear_partial(target)
     clear_partial(ledger.folder)
     settings = digest(options.described(), file_digest(options.model), code_digest())
     work = partial(_worked, options, ledger, settings, overwrite)
     outcomes = _with_progress(completed(work, found, n_jobs=n_jobs), found)
-    place = table or (target / REPORT if source.is_dir() else None)
     if place:
         write_text(place, report(outcomes))
     print(summary(outcomes, target, place, time.monotonic() - began))

@@ -75,6 +75,22 @@ def jobs(source: Path, target: Path) -> tuple[list[Job], list[str]]:
     return sorted(made, key=lambda job: (-job.n_bytes, job.name)), others
 
 
+def check_report(place: Path, work: Sequence[Job], model: Path) -> None:
+    """Raises BatchError when the table of all outcomes cannot be written to `place`, or would replace another file."""
+    own = os.path.realpath(place)
+    if place.is_dir():
+        raise BatchError(f"{place}: the report would be written here, but this is a folder: name a file.")
+    for job in work:
+        outputs = [str(job.target) + suffix for suffix in ("", *FALLBACKS)]
+        if own == os.path.realpath(job.source) or own in map(os.path.realpath, outputs):
+            raise BatchError(f"{place}: the report would replace {job.name} or its output: name another file.")
+    if own == os.path.realpath(model):
+        raise BatchError(f"{place}: the report would replace the model: name another file.")
+    place.parent.mkdir(parents=True, exist_ok=True)
+    if not os.access(place.parent, os.W_OK):
+        raise BatchError(f"{place}: the report cannot be written, because its folder is not writable: name another place.")
+
+
 def clear_partial(folder: Path) -> None:
     """Removes what processes that were killed have left half written in or below `folder`."""
     for path in folder.rglob(f"{PARTIAL}*"):

@@ -28,7 +28,12 @@ def written(path: Path) -> Iterator[Path]:
 
     The temporary name starts with a dot and the number of this process and keeps the suffix of `path`, so that writers that
     go by the suffix work. The folder is made. When the block raises, `path` is left as it was and the temporary file removed.
+
+    Raises:
+        WriteError: `path` is a folder, or the disk is full.
     """
+    if path.is_dir():
+        raise WriteError(f"{path} is a folder, where a file is to be written: remove it, or name another place.")
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(prefix=f"{PARTIAL}{os.getpid()}-", suffix=path.suffix, dir=path.parent)
     os.close(handle)
