@@ -262,11 +262,13 @@ def test_a_link_to_a_folder_is_followed_once_and_a_dead_link_is_named(untrained:
     Path("in/sub").symlink_to(Path("far").resolve())
     Path("far/loop").symlink_to(Path("far").resolve())
     Path("in/dead.wav").symlink_to("nowhere.wav")
+    Path("in/endless.wav").symlink_to("/dev/zero")
     Path("in/linked.wav").symlink_to(Path("far/y.wav").resolve())
     ended = command("denoise", "in", "out", "--jobs", "1")
     assert ended.code == 1
     assert "in/dead.wav" in ended.out
     assert "No such file or directory" in ended.out
+    assert "in/endless.wav is no regular file" in ended.out
     assert files(Path("out")) == sorted(["linked.wav", "sub/y.wav", "z.wav", REPORT])
     assert not Path("out/linked.wav").is_symlink()
 

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from stat import S_ISREG
 from typing import Literal
 
 import pandas as pd
@@ -20,6 +21,8 @@ from stages.core.media import FALLBACKS, SUFFIXES
 _MARK = "-denoised"
 # The name of the table of all outcomes, in the folder of the outputs.
 REPORT = "denoise-report.csv"
+# Reading it could wait for ever, or never end.
+_NO_FILE = "is no regular file, but a pipe, a device or the like"
 
 
 class BatchError(DenoisingError):
@@ -56,6 +59,8 @@ def jobs(source: Path, target: Path) -> tuple[list[Job], list[str]]:
         folder = target.is_dir() or not target.suffix
         place = target / source.name if folder else target
         return _settled([_job(source.name, source, place)]), []
+    if source.exists() and not source.is_dir():
+        raise BatchError(f"{source} {_NO_FILE}; for a pipe use --stream.")
     if not source.is_dir():
         raise BatchError(f"{source}: no such file or folder.")
     inner, outer = target.resolve(), source.resolve()
@@ -192,8 +197,12 @@ def _linked(source: Path, target: Path) -> None:
 def _job(name: str, source: Path, target: Path) -> Job:
     if os.path.realpath(source) == os.path.realpath(target):
         target = target.with_name(f"{target.stem}{_MARK}{target.suffix}")
-    # A link that leads nowhere is a job that will fail with its name.
-    return Job(name, source, target, source.stat().st_size if source.exists() else 0)
+    try:
+        status = source.stat()
+    except OSError:
+        # A link that leads nowhere is a job that will fail with its name.
+        return Job(name, source, target, 0)
+    return Job(name, source, target, status.st_size, refusal="" if S_ISREG(status.st_mode) else f"{source} {_NO_FILE}.")
 
 
 def _marked(path: Path) -> bool:
@@ -218,7 +227,9 @@ def _settled(made: Sequence[Job]) -> list[Job]:
     settled = []
     for job, target in zip(made, targets, strict=True):
         refusal = job.refusal
-        if target in sources:
+        if refusal:
+            pass
+        elif target in sources:
             refusal = f"{job.target} is the recording {sources[target]}, which {job.name} would replace: name another folder."
         elif shared[target] > 1:
             refusal = f"{job.target} would be the output of several recordings, {job.name} among them: name another folder."
