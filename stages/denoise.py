@@ -193,7 +193,7 @@ def main() -> None:
     elif arguments.output:
         source, target = arguments.input, arguments.output
         # Commands with other outputs may run side by side.
-        with alone(f"denoise-{digest(os.fsencode(target.resolve()))[:12]}", LOCKS_DIR):
+        with alone(f"denoise-{digest(os.fsencode(os.path.realpath(target)))[:12]}", LOCKS_DIR):
             ledger = Ledger(LEDGER_DIR, copies=False)
             run(source, target, options, ledger, arguments.jobs, overwrite=arguments.overwrite, table=arguments.report)
     elif sys.argv[1:]:

@@ -284,6 +284,17 @@ def test_a_recording_that_is_the_input_through_a_link_is_never_replaced(untraine
     assert_alike(Path("orig/a.wav"), Path("orig/b.wav"))
 
 
+def test_a_link_to_itself_fails_by_itself(untrained: Path, command: Command) -> None:
+    recorded(Path("in/a.wav"))
+    Path("in/loop.wav").symlink_to("loop.wav")
+    ended = command("denoise", "in", "out", "--jobs", "1")
+    assert_refused(ended, "1 of 2 files failed")
+    assert "in/loop.wav: Too many levels of symbolic links" in ended.out
+    Path("loop").symlink_to("loop")
+    assert_refused(command("denoise", "in", "loop", "--jobs", "1"), "loop")
+    assert_refused(command("denoise", "loop", "out"), "error: loop: no such file or folder.")
+
+
 # ---- what is done is not done again
 
 

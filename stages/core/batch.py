@@ -63,7 +63,7 @@ def jobs(source: Path, target: Path) -> tuple[list[Job], list[str]]:
         raise BatchError(f"{source} {_NO_FILE}; for a pipe use --stream.")
     if not source.is_dir():
         raise BatchError(f"{source}: no such file or folder.")
-    inner, outer = target.resolve(), source.resolve()
+    inner, outer = Path(os.path.realpath(target)), Path(os.path.realpath(source))
     if target.is_file():
         raise BatchError(f"{target} is a file: name a folder for what becomes of the folder {source}.")
     if outer != inner and outer.is_relative_to(inner):
