@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from specimens import law
 
 from stages.core.batch import BatchError, Job, Ledger, Outcome, jobs, report
+from stages.core.files import visible_files
 
 OUTPUT = b"an output"
 
@@ -151,6 +152,25 @@ def test_what_is_no_regular_file_is_refused() -> None:
     for path in ("pipe", "/dev/zero"):
         with pytest.raises(BatchError, match=f"{path} is no regular file, .*; for a pipe use --stream"):
             jobs(Path(path), Path("out"))
+
+
+def test_a_folder_that_cannot_be_read_is_refused_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    source = filled(Path("in"), a__wav=1, shut___b__wav=1, shut___deep___c__wav=1)
+    opened = os.scandir
+
+    def scandir(path: str | Path) -> Any:
+        if Path(path).name == "shut":
+            raise PermissionError(13, "Permission denied", str(path))
+        return opened(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    for target in ("out", "in"):
+        found = {job.name: job.refusal for job in jobs(source, Path(target))[0]}
+        assert found == {"a.wav": "", "shut": "in/shut: Permission denied: nothing in this folder was denoised."}
+    # Whoever does not ask for the errors is not left to believe that all was found.
+    with pytest.raises(PermissionError, match="in/shut"):
+        visible_files(source)
+    assert visible_files(Path("nowhere")) == []
 
 
 # ---- the ledger

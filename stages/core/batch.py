@@ -50,7 +50,8 @@ def jobs(source: Path, target: Path) -> tuple[list[Job], list[str]]:
 
     Outputs mirror the folders and names of the input. Where both are the same folder, outputs get `-denoised` behind
     their name, and such files are no input; an output folder inside the input folder is no input either, but a link to a
-    recording there is. The largest files come first, so that none is left to one process at the end.
+    recording there is. A folder that cannot be read is a recording that is refused. The largest files come first, so that
+    none is left to one process at the end.
 
     Raises:
         BatchError: `source` is neither a file nor a folder, or lies inside the folder `target`.
@@ -71,11 +72,13 @@ def jobs(source: Path, target: Path) -> tuple[list[Job], list[str]]:
             f"{source} lies inside {target}, where outputs could take the place of recordings: name another folder."
         )
     # By where a link lies, not by where it leads: what it leads to may be a recording that outputs would replace.
-    files = [path for path in visible_files(source) if inner == outer or not _folder(path).is_relative_to(inner)]
+    unread: list[OSError] = []
+    files = [path for path in visible_files(source, unread) if inner == outer or not _folder(path).is_relative_to(inner)]
     if inner == outer:
         files = [path for path in files if not _marked(path) and path.name != REPORT]
     found = [path for path in files if path.suffix.lower() in SUFFIXES]
-    made = _settled([_job(path.relative_to(source).as_posix(), path, target / path.relative_to(source)) for path in found])
+    made = [_job(path.relative_to(source).as_posix(), path, target / path.relative_to(source)) for path in found]
+    made = _settled([*made, *(_unread(error, source, target) for error in unread)])
     others = sorted(path.relative_to(source).as_posix() for path in set(files) - set(found))
     return sorted(made, key=lambda job: (-job.n_bytes, job.name)), others
 
@@ -210,6 +213,14 @@ def _marked(path: Path) -> bool:
     inner = Path(path.stem)
     fallback = path.suffix in FALLBACKS and inner.suffix.lower() in SUFFIXES
     return inner.name.endswith(_MARK) or (fallback and inner.stem.endswith(_MARK))
+
+
+def _unread(error: OSError, source: Path, target: Path) -> Job:
+    """A folder that cannot be read, as a recording that is refused, so that the report names it."""
+    folder = Path(os.fsdecode(error.filename))
+    name = folder.relative_to(source)
+    refusal = f"{folder}: {error.strerror}: nothing in this folder was denoised."
+    return Job(name.as_posix(), folder, target / name, 0, refusal=refusal)
 
 
 def _folder(path: Path) -> Path:
