@@ -204,6 +204,12 @@ def test_the_key_is_of_content_formats_and_settings() -> None:
     assert len({key, *others}) == 4
 
 
+def test_a_suffix_that_is_not_utf8_has_a_key() -> None:
+    ledger = Ledger(Path("ledger"), copies=False)
+    keys = {ledger.key(job(name=name), "settings") for name in ("a.wav", "a.\udcff", "a.\udcfe")}
+    assert len(keys) == 3
+
+
 @pytest.mark.parametrize("copies", [False, True])
 @pytest.mark.parametrize("suffix", ["", ".flac"])
 def test_what_is_done_is_found(copies: bool, suffix: str) -> None:

@@ -132,10 +132,13 @@ def link(path: Path, target: Path) -> None:
 
 
 def digest(*parts: bytes | str) -> str:
-    """The SHA-256 (64 hexadecimal digits) of `parts`, each taken with its length so that their borders count."""
+    """The SHA-256 (64 hexadecimal digits) of `parts`, each taken with its length so that their borders count.
+
+    Bytes of a file's name that are no UTF-8 count as they are.
+    """
     sha = hashlib.sha256()
     for part in parts:
-        data = part.encode() if isinstance(part, str) else part
+        data = part.encode(errors="surrogateescape") if isinstance(part, str) else part
         sha.update(len(data).to_bytes(8, "big"))
         sha.update(data)
     return sha.hexdigest()
