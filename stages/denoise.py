@@ -73,8 +73,8 @@ def run(
     place = table or (target / REPORT if source.is_dir() else None)
     if place:
         check_report(place, found, options.model)
-    if source.is_dir():
-        clear_partial(target)
+    # Beside a single output there may be half a disk.
+    clear_partial(target if source.is_dir() else found[0].target.parent, below=source.is_dir())
     clear_partial(ledger.folder)
     settings = digest(options.described(), file_digest(options.model), code_digest())
     work = partial(_worked, options, ledger, settings, overwrite)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import psutil
 import pytest
 import soundfile
 from denoised_files import (
@@ -24,6 +25,7 @@ from media_specimens import media_file
 from small_pipeline import CHECKPOINT, Command, Pipeline
 
 from stages.core import media
+from stages.core.files import PARTIAL
 
 pytest_plugins = ["pipeline_fixtures"]
 
@@ -66,6 +68,18 @@ def test_a_file_is_denoised_into_a_folder_under_its_name(untrained: Path, comman
     assert command("denoise", source, "there.d").code == 0
     assert command("denoise", source, "new").code == 0
     assert files(Path("there.d")) == files(Path("new")) == ["noisy.wav"]
+
+
+def test_what_a_killed_run_left_beside_a_file_is_cleared(untrained: Path, command: Command) -> None:
+    recorded(Path("noisy.wav"))
+    gone = next(number for number in range(99_999, 1, -1) if not psutil.pid_exists(number))
+    left = [Path(f"out/{folder}{PARTIAL}{gone}-abc.wav") for folder in ("", "deep/")]
+    for path in left:
+        path.parent.mkdir(exist_ok=True)
+        path.touch()
+    assert command("denoise", "noisy.wav", "out/clean.wav").code == 0
+    # Only the folder that is written to is the command's.
+    assert [path.exists() for path in left] == [False, True]
 
 
 @pytest.mark.parametrize("output", [".", "noisy.wav", "../work/noisy.wav"])

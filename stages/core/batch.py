@@ -99,9 +99,9 @@ def check_report(place: Path, work: Sequence[Job], model: Path) -> None:
         raise BatchError(f"{place}: the report cannot be written, because its folder is not writable: name another place.")
 
 
-def clear_partial(folder: Path) -> None:
-    """Removes what processes that were killed have left half written in or below `folder`."""
-    for path in folder.rglob(f"{PARTIAL}*"):
+def clear_partial(folder: Path, *, below: bool = True) -> None:
+    """Removes what processes that were killed have left half written in `folder`, and in the folders below it if `below`."""
+    for path in (folder.rglob if below else folder.glob)(f"{PARTIAL}*"):
         writer = path.name.removeprefix(PARTIAL).split("-")[0]
         if writer.isdecimal() and not psutil.pid_exists(int(writer)):
             path.unlink(missing_ok=True)
