@@ -191,7 +191,10 @@ def main() -> None:
     elif arguments.rate:
         command.error("--rate describes the raw samples of --stream: files say their own rate")
     elif arguments.output:
-        source, target = arguments.input, arguments.output
+        source, target = arguments.input, Path(arguments.output)
+        if arguments.output.endswith(os.sep) and not source.is_dir():
+            # A path forgets the slash that makes a name with a suffix a folder.
+            target /= source.name
         # Commands with other outputs may run side by side.
         with alone(f"denoise-{digest(os.fsencode(os.path.realpath(target)))[:12]}", LOCKS_DIR):
             ledger = Ledger(LEDGER_DIR, copies=False)

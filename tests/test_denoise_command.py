@@ -67,7 +67,8 @@ def test_a_file_is_denoised_into_a_folder_under_its_name(untrained: Path, comman
     Path("there.d").mkdir()
     assert command("denoise", source, "there.d").code == 0
     assert command("denoise", source, "new").code == 0
-    assert files(Path("there.d")) == files(Path("new")) == ["noisy.wav"]
+    assert command("denoise", source, "v1.0/").code == 0
+    assert files(Path("there.d")) == files(Path("new")) == files(Path("v1.0")) == ["noisy.wav"]
 
 
 def test_what_a_killed_run_left_beside_a_file_is_cleared(untrained: Path, command: Command) -> None:
