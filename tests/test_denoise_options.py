@@ -102,6 +102,13 @@ def test_an_exported_file_beside_the_weights_is_used_only_if_it_is_theirs(noisy:
     np.testing.assert_array_equal(written(command, noisy, "--overwrite"), second)
 
 
+def test_a_damaged_exported_file_beside_the_weights_is_left_alone(noisy: Path, command: Command) -> None:
+    expected = written(command, noisy)
+    EXPORTED.write_bytes(b"no graph")
+    np.testing.assert_array_equal(written(command, noisy, "--overwrite"), expected)
+    assert EXPORTED.read_bytes() == b"no graph"
+
+
 def test_a_model_that_looks_ahead_says_so(noisy: Path, command: Command) -> None:
     assert "looks ahead" not in command("denoise", noisy, "a.wav").out
     weights(bidirectional=True)
