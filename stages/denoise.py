@@ -18,6 +18,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
+from typing import IO, Any
 
 from tqdm import tqdm
 
@@ -64,12 +65,12 @@ def run(
     began = time.monotonic()
     found, others = jobs(source, target)
     if others:
-        print(f"passed over {len(others)} files that are no sound or video files by their name: {shown(', '.join(others))}")
+        _say(f"passed over {len(others)} files that are no sound or video files by their name: {shown(', '.join(others))}")
     if not found:
         print(f"error: {shown(source)}: no sound or video files in this folder.", file=sys.stderr)
         raise SystemExit(2)
     if loaded(options.model, options.engine).looks_ahead:
-        print("This model looks ahead: recordings are denoised in windows of 8 s that overlap by 2 s on either side.")
+        _say("This model looks ahead: recordings are denoised in windows of 8 s that overlap by 2 s on either side.")
     place = table or (target / REPORT if source.is_dir() else None)
     if place:
         check_report(place, found, options.model)
@@ -81,10 +82,25 @@ def run(
     outcomes = _with_progress(completed(work, found, n_jobs=n_jobs), found)
     if place:
         write_text(place, report(outcomes))
-    print(summary(outcomes, target, place, time.monotonic() - began))
+    _say(summary(outcomes, target, place, time.monotonic() - began))
     failed = sum(one.status == "failed" for one in outcomes)
     if failed:
         raise DenoiseError(f"{failed} of {len(outcomes)} files failed, as listed above.")
+
+
+def _say(text: str) -> None:
+    """Prints what is no reason to fail where nobody reads it or there is no room for it."""
+    try:
+        print(text, flush=True)
+    except OSError as error:
+        _unplug(sys.stdout)
+        if not isinstance(error, BrokenPipeError):
+            print(f"standard output cannot be written: {error.strerror}", file=sys.stderr)
+
+
+def _unplug(sink: IO[Any]) -> None:
+    """Leads an output to nowhere: Python would try to write once more when it ends."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sink.fileno())
 
 
 def _worked(options: Options, ledger: Ledger, settings: str, overwrite: bool, job: Job) -> Outcome:
@@ -155,8 +171,7 @@ def live(options: Options, arguments: argparse.Namespace) -> None:
     try:
         heard = denoise_stream(source, sink, form, stream, max(1, round(LIVE_BLOCK_S * form.sample_rate)))
     except BrokenPipeError:
-        # Whoever listened has gone. Python would try to write once more when it ends.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sink.fileno())
+        _unplug(sink)  # Whoever listened has gone.
         return
     if heard.n_clipped:
         print(f"{heard.n_clipped} values were clipped at full scale", file=sys.stderr)

@@ -147,7 +147,9 @@ def test_what_is_no_regular_file_is_refused() -> None:
     source = filled(Path("in"), a__wav=1)
     (source / "endless.wav").symlink_to("/dev/zero")
     (source / "pipe.wav").symlink_to("../pipe")
-    expected = {name: f"in/{name} is no regular file, but a pipe, a device or the like." for name in ("endless.wav", "pipe.wav")}
+    expected = {
+        name: f"in/{name} is no regular file, but a pipe, a device or the like." for name in ("endless.wav", "pipe.wav")
+    }
     assert {job.name: job.refusal for job in jobs(source, Path("out"))[0]} == {"a.wav": "", **expected}
     for path in ("pipe", "/dev/zero"):
         with pytest.raises(BatchError, match=f"{path} is no regular file, .*; for a pipe use --stream"):

@@ -239,6 +239,23 @@ def test_silence_and_very_short_recordings_come_back(untrained: Path, command: C
     assert not soundfile.read("out/silence.wav")[0].any()
 
 
+@pytest.mark.parametrize(("place", "said"), [("pipe", ""), ("full", "standard output cannot be written: No space left")])
+def test_a_summary_that_nobody_reads_fails_nothing(
+    untrained: Path, command: Command, monkeypatch: pytest.MonkeyPatch, place: str, said: str
+) -> None:
+    recorded(Path("in/a.wav"))
+    Path("in/notes.txt").touch()
+    listening, writing = os.pipe()
+    os.close(listening)
+    with open(writing, "w", encoding="utf-8") as pipe, Path("/dev/full").open("w", encoding="utf-8") as full:
+        monkeypatch.setattr(sys, "stdout", pipe if place == "pipe" else full)
+        ended = command("denoise", "in", "out", "--jobs", "1")
+    assert ended.code == 0
+    assert ended.err.startswith(said)
+    assert ended.err.count("\n") == bool(said)
+    assert files(Path("out")) == ["a.wav", REPORT]
+
+
 def test_clipping_is_said(untrained: Path, command: Command) -> None:
     # A model with gains of one, by the mix.
     soundfile.write("loud.wav", np.full(4000, 1.5), 16000, "FLOAT")
