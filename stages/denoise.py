@@ -18,10 +18,11 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
+from typing import IO, Any
 
 from tqdm import tqdm
 
-from stages.core.batch import REPORT, Job, Ledger, Outcome, clear_partial, jobs, report
+from stages.core.batch import REPORT, Job, Ledger, Outcome, check_report, clear_partial, jobs, report
 from stages.core.command import Options, chosen_model, parser
 from stages.core.engines import loaded
 from stages.core.errors import DenoisingError
@@ -57,36 +58,56 @@ def run(
     `table` is where the report goes, None for the default.
 
     Raises:
+        BatchError: nothing can be denoised, or no report be written there, and nothing has been done.
         DenoiseError: recordings failed; all others are denoised all the same, and the report names each failure.
         SystemExit: no recording was found (exit code 2).
     """
     began = time.monotonic()
     found, others = jobs(source, target)
     if others:
-        print(f"passed over {len(others)} files that are no sound or video files by their name: {shown(', '.join(others))}")
+        _say(f"passed over {len(others)} files that are no sound or video files by their name: {shown(', '.join(others))}")
     if not found:
         print(f"error: {shown(source)}: no sound or video files in this folder.", file=sys.stderr)
         raise SystemExit(2)
     if loaded(options.model, options.engine).looks_ahead:
-        print("This model looks ahead: recordings are denoised in windows of 8 s that overlap by 2 s on either side.")
-    if source.is_dir():
-        clear_partial(target)
+        _say("This model looks ahead: recordings are denoised in windows of 8 s that overlap by 2 s on either side.")
+    place = table or (target / REPORT if source.is_dir() else None)
+    if place:
+        check_report(place, found, options.model)
+    # Beside a single output there may be half a disk.
+    clear_partial(target if source.is_dir() else found[0].target.parent, below=source.is_dir())
     clear_partial(ledger.folder)
     settings = digest(options.described(), file_digest(options.model), code_digest())
     work = partial(_worked, options, ledger, settings, overwrite)
     outcomes = _with_progress(completed(work, found, n_jobs=n_jobs), found)
-    place = table or (target / REPORT if source.is_dir() else None)
     if place:
         write_text(place, report(outcomes))
-    print(summary(outcomes, target, place, time.monotonic() - began))
+    _say(summary(outcomes, target, place, time.monotonic() - began))
     failed = sum(one.status == "failed" for one in outcomes)
     if failed:
         raise DenoiseError(f"{failed} of {len(outcomes)} files failed, as listed above.")
 
 
+def _say(text: str) -> None:
+    """Prints what is no reason to fail where nobody reads it or there is no room for it."""
+    try:
+        print(text, flush=True)
+    except OSError as error:
+        _unplug(sys.stdout)
+        if not isinstance(error, BrokenPipeError):
+            print(f"standard output cannot be written: {error.strerror}", file=sys.stderr)
+
+
+def _unplug(sink: IO[Any]) -> None:
+    """Leads an output to nowhere: Python would try to write once more when it ends."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sink.fileno())
+
+
 def _worked(options: Options, ledger: Ledger, settings: str, overwrite: bool, job: Job) -> Outcome:
     """Denoises one recording unless it is done; a recording that cannot be is an outcome, not an error."""
     try:
+        if job.refusal:
+            raise DenoiseError(job.refusal)
         key = ledger.key(job, settings)
         done = None if overwrite else ledger.found(key, job)
         return done or ledger.add(key, job, *_denoised(options, job))
@@ -103,7 +124,7 @@ def _denoised(options: Options, job: Job) -> tuple[Path, float, list[str]]:
             loaded(options.model, options.engine), source.sample_rate, source.n_channels, strength=options.strength
         )
         n_samples = 0
-        with writer(job.target, like=source) as sink:
+        with writer(job.target, like=source, taken=job.taken) as sink:
             for block in source.blocks(BLOCK_S * source.sample_rate):
                 n_samples += len(block)
                 sink.write(stream.process(block))
@@ -150,8 +171,7 @@ def live(options: Options, arguments: argparse.Namespace) -> None:
     try:
         heard = denoise_stream(source, sink, form, stream, max(1, round(LIVE_BLOCK_S * form.sample_rate)))
     except BrokenPipeError:
-        # Whoever listened has gone. Python would try to write once more when it ends.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sink.fileno())
+        _unplug(sink)  # Whoever listened has gone.
         return
     if heard.n_clipped:
         print(f"{heard.n_clipped} values were clipped at full scale", file=sys.stderr)
@@ -186,9 +206,12 @@ def main() -> None:
     elif arguments.rate:
         command.error("--rate describes the raw samples of --stream: files say their own rate")
     elif arguments.output:
-        source, target = arguments.input, arguments.output
+        source, target = arguments.input, Path(arguments.output)
+        if arguments.output.endswith(os.sep) and not source.is_dir():
+            # A path forgets the slash that makes a name with a suffix a folder.
+            target /= source.name
         # Commands with other outputs may run side by side.
-        with alone(f"denoise-{digest(os.fsencode(target.resolve()))[:12]}", LOCKS_DIR):
+        with alone(f"denoise-{digest(os.fsencode(os.path.realpath(target)))[:12]}", LOCKS_DIR):
             ledger = Ledger(LEDGER_DIR, copies=False)
             run(source, target, options, ledger, arguments.jobs, overwrite=arguments.overwrite, table=arguments.report)
     elif sys.argv[1:]:

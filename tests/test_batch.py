@@ -2,6 +2,8 @@
 
 import json
 import os
+import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ from hypothesis import strategies as st
 from specimens import law
 
 from stages.core.batch import BatchError, Job, Ledger, Outcome, jobs, report
+from stages.core.files import visible_files
 
 OUTPUT = b"an output"
 
@@ -88,6 +91,18 @@ def test_an_output_folder_inside_the_input_folder_is_no_input() -> None:
     assert set(places(source, Path("link"))) == {"a.wav", "outer/a.wav"}
 
 
+def test_outputs_in_the_same_folder_are_no_input_in_another_format_either() -> None:
+    source = filled(Path("in"), a__ac3=3, a_denoised__ac3__flac=3, b_denoised__x__wav=3)
+    assert places(source, Path("in")) == {"a.ac3": "in/a-denoised.ac3", "b-denoised.x.wav": "in/b-denoised.x-denoised.wav"}
+
+
+def test_names_that_belong_to_other_recordings_are_taken() -> None:
+    source = filled(Path("in"), x__ac3=4, x__ac3__flac=3, y__ac3=2, z__flac=1)
+    taken = {job.name: job.taken for job in jobs(source, Path("out"))[0]}
+    assert taken == {"x.ac3": (".flac",), "x.ac3.flac": (), "y.ac3": (), "z.flac": ()}
+    assert jobs(Path("in/x.ac3.flac"), Path("in/x.ac3"))[0][0].taken == (".flac",)
+
+
 def test_places_that_cannot_be_are_refused() -> None:
     filled(Path("in"), a__wav=1, sub___b__wav=1)
     with pytest.raises(BatchError, match=r"in/sub lies inside in, .*: name another folder"):
@@ -98,11 +113,66 @@ def test_places_that_cannot_be_are_refused() -> None:
         jobs(Path("in"), Path("in/a.wav"))
 
 
+def test_a_recording_behind_a_link_is_never_replaced() -> None:
+    filled(Path("orig"), a__wav=4, c__wav=1)
+    source = filled(Path("in"), a__wav=3, d__wav=2)
+    (source / "b.wav").symlink_to("../orig/a.wav")
+    (source / "same.wav").symlink_to("../orig/a.wav")
+    found = {job.name: (job.target.as_posix(), job.refusal) for job in jobs(source, Path("orig"))[0]}
+    text = r"orig/a.wav is the recording (b|same).wav, which a.wav would replace: name another folder."
+    assert re.fullmatch(text, found.pop("a.wav")[1])
+    assert found == {name: (f"orig/{name}", "") for name in ("b.wav", "d.wav", "same.wav")}
+
+
+def test_recordings_whose_outputs_would_be_one_file_are_refused() -> None:
+    filled(Path("out"), a__wav=4)
+    source = filled(Path("in"), a_denoised__wav=3, d__wav=2)
+    (source / "a.wav").symlink_to("../out/a.wav")
+    found = {job.name: job.refusal for job in jobs(source, Path("out"))[0]}
+    assert found.pop("d.wav") == ""
+    assert sorted(found) == ["a-denoised.wav", "a.wav"]
+    for name, refusal in found.items():
+        assert refusal.startswith(f"out/a-denoised.wav would be the output of several recordings, {name} among them")
+
+
 def test_a_link_that_leads_nowhere_is_a_job() -> None:
     Path("in").mkdir()
     Path("in/dead.wav").symlink_to("gone.wav")
     found, _ = jobs(Path("in"), Path("out"))
     assert found == [Job("dead.wav", Path("in/dead.wav"), Path("out/dead.wav"), 0)]
+
+
+def test_what_is_no_regular_file_is_refused() -> None:
+    os.mkfifo("pipe")
+    source = filled(Path("in"), a__wav=1)
+    (source / "endless.wav").symlink_to("/dev/zero")
+    (source / "pipe.wav").symlink_to("../pipe")
+    expected = {
+        name: f"in/{name} is no regular file, but a pipe, a device or the like." for name in ("endless.wav", "pipe.wav")
+    }
+    assert {job.name: job.refusal for job in jobs(source, Path("out"))[0]} == {"a.wav": "", **expected}
+    for path in ("pipe", "/dev/zero"):
+        with pytest.raises(BatchError, match=f"{path} is no regular file, .*; for a pipe use --stream"):
+            jobs(Path(path), Path("out"))
+
+
+def test_a_folder_that_cannot_be_read_is_refused_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    source = filled(Path("in"), a__wav=1, shut___b__wav=1, shut___deep___c__wav=1)
+    opened = os.scandir
+
+    def scandir(path: str | Path) -> Any:
+        if Path(path).name == "shut":
+            raise PermissionError(13, "Permission denied", str(path))
+        return opened(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    for target in ("out", "in"):
+        found = {job.name: job.refusal for job in jobs(source, Path(target))[0]}
+        assert found == {"a.wav": "", "shut": "in/shut: Permission denied: nothing in this folder was denoised."}
+    # Whoever does not ask for the errors is not left to believe that all was found.
+    with pytest.raises(PermissionError, match="in/shut"):
+        visible_files(source)
+    assert visible_files(Path("nowhere")) == []
 
 
 # ---- the ledger
@@ -136,6 +206,12 @@ def test_the_key_is_of_content_formats_and_settings() -> None:
     assert len({key, *others}) == 4
 
 
+def test_a_suffix_that_is_not_utf8_has_a_key() -> None:
+    ledger = Ledger(Path("ledger"), copies=False)
+    keys = {ledger.key(job(name=name), "settings") for name in ("a.wav", "a.\udcff", "a.\udcfe")}
+    assert len(keys) == 3
+
+
 @pytest.mark.parametrize("copies", [False, True])
 @pytest.mark.parametrize("suffix", ["", ".flac"])
 def test_what_is_done_is_found(copies: bool, suffix: str) -> None:
@@ -155,6 +231,13 @@ def test_an_output_that_the_user_edited_or_took_away_is_not_found() -> None:
     work.target.unlink()
     assert ledger.found(key, work) is None
     assert not work.target.exists()
+
+
+def test_an_output_is_not_found_under_a_name_that_is_taken() -> None:
+    ledger, work = Ledger(Path("ledger"), copies=True), job()
+    key = noted(ledger, work, ".flac")
+    assert ledger.found(key, replace(work, taken=(".wav",))) is not None
+    assert ledger.found(key, replace(work, taken=(".flac",))) is None
 
 
 def test_copies_are_put_back_wherever_they_are_asked_for() -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import psutil
 import pytest
 import soundfile
 from denoised_files import (
@@ -24,6 +25,7 @@ from media_specimens import media_file
 from small_pipeline import CHECKPOINT, Command, Pipeline
 
 from stages.core import media
+from stages.core.files import PARTIAL
 
 pytest_plugins = ["pipeline_fixtures"]
 
@@ -65,7 +67,20 @@ def test_a_file_is_denoised_into_a_folder_under_its_name(untrained: Path, comman
     Path("there.d").mkdir()
     assert command("denoise", source, "there.d").code == 0
     assert command("denoise", source, "new").code == 0
-    assert files(Path("there.d")) == files(Path("new")) == ["noisy.wav"]
+    assert command("denoise", source, "v1.0/").code == 0
+    assert files(Path("there.d")) == files(Path("new")) == files(Path("v1.0")) == ["noisy.wav"]
+
+
+def test_what_a_killed_run_left_beside_a_file_is_cleared(untrained: Path, command: Command) -> None:
+    recorded(Path("noisy.wav"))
+    gone = next(number for number in range(99_999, 1, -1) if not psutil.pid_exists(number))
+    left = [Path(f"out/{folder}{PARTIAL}{gone}-abc.wav") for folder in ("", "deep/")]
+    for path in left:
+        path.parent.mkdir(exist_ok=True)
+        path.touch()
+    assert command("denoise", "noisy.wav", "out/clean.wav").code == 0
+    # Only the folder that is written to is the command's.
+    assert [path.exists() for path in left] == [False, True]
 
 
 @pytest.mark.parametrize("output", [".", "noisy.wav", "../work/noisy.wav"])
@@ -82,6 +97,14 @@ def test_a_file_is_never_written_over_through_a_link(untrained: Path, command: C
     Path("link.wav").symlink_to("noisy.wav")
     assert command("denoise", "noisy.wav", "link.wav").code == 0
     assert Path("noisy.wav").read_bytes() == before
+
+
+def test_an_input_is_never_written_over_under_the_name_of_another_format(untrained: Path, command: Command) -> None:
+    before = recorded(Path("song.webm.flac"), "FLAC", rate=44100).read_bytes()
+    ended = command("denoise", "song.webm.flac", "song.webm")
+    assert ended.code == 0
+    assert sorted(path.name for path in Path().glob("song*")) == ["song.webm.flac", "song.webm.wav"]
+    assert Path("song.webm.flac").read_bytes() == before
 
 
 def test_the_suffix_of_the_output_rules_its_format(untrained: Path, command: Command) -> None:
@@ -216,6 +239,23 @@ def test_silence_and_very_short_recordings_come_back(untrained: Path, command: C
     assert not soundfile.read("out/silence.wav")[0].any()
 
 
+@pytest.mark.parametrize(("place", "said"), [("pipe", ""), ("full", "standard output cannot be written: No space left")])
+def test_a_summary_that_nobody_reads_fails_nothing(
+    untrained: Path, command: Command, monkeypatch: pytest.MonkeyPatch, place: str, said: str
+) -> None:
+    recorded(Path("in/a.wav"))
+    Path("in/notes.txt").touch()
+    listening, writing = os.pipe()
+    os.close(listening)
+    with open(writing, "w", encoding="utf-8") as pipe, Path("/dev/full").open("w", encoding="utf-8") as full:
+        monkeypatch.setattr(sys, "stdout", pipe if place == "pipe" else full)
+        ended = command("denoise", "in", "out", "--jobs", "1")
+    assert ended.code == 0
+    assert ended.err.startswith(said)
+    assert ended.err.count("\n") == bool(said)
+    assert files(Path("out")) == ["a.wav", REPORT]
+
+
 def test_clipping_is_said(untrained: Path, command: Command) -> None:
     # A model with gains of one, by the mix.
     soundfile.write("loud.wav", np.full(4000, 1.5), 16000, "FLOAT")
@@ -254,13 +294,37 @@ def test_a_link_to_a_folder_is_followed_once_and_a_dead_link_is_named(untrained:
     Path("in/sub").symlink_to(Path("far").resolve())
     Path("far/loop").symlink_to(Path("far").resolve())
     Path("in/dead.wav").symlink_to("nowhere.wav")
+    Path("in/endless.wav").symlink_to("/dev/zero")
     Path("in/linked.wav").symlink_to(Path("far/y.wav").resolve())
     ended = command("denoise", "in", "out", "--jobs", "1")
     assert ended.code == 1
     assert "in/dead.wav" in ended.out
     assert "No such file or directory" in ended.out
+    assert "in/endless.wav is no regular file" in ended.out
     assert files(Path("out")) == sorted(["linked.wav", "sub/y.wav", "z.wav", REPORT])
     assert not Path("out/linked.wav").is_symlink()
+
+
+def test_a_recording_that_is_the_input_through_a_link_is_never_replaced(untrained: Path, command: Command) -> None:
+    recorded(Path("in/a.wav"))
+    before = recorded(Path("orig/a.wav"), rate=8000).read_bytes()
+    Path("in/b.wav").symlink_to("../orig/a.wav")
+    ended = command("denoise", "in", "orig", "--jobs", "1")
+    assert_refused(ended, "1 of 2 files failed")
+    assert "orig/a.wav is the recording b.wav, which a.wav would replace: name another folder." in ended.out
+    assert Path("orig/a.wav").read_bytes() == before
+    assert_alike(Path("orig/a.wav"), Path("orig/b.wav"))
+
+
+def test_a_link_to_itself_fails_by_itself(untrained: Path, command: Command) -> None:
+    recorded(Path("in/a.wav"))
+    Path("in/loop.wav").symlink_to("loop.wav")
+    ended = command("denoise", "in", "out", "--jobs", "1")
+    assert_refused(ended, "1 of 2 files failed")
+    assert "in/loop.wav: Too many levels of symbolic links" in ended.out
+    Path("loop").symlink_to("loop")
+    assert_refused(command("denoise", "in", "loop", "--jobs", "1"), "loop")
+    assert_refused(command("denoise", "loop", "out"), "error: loop: no such file or folder.")
 
 
 # ---- what is done is not done again

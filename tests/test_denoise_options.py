@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
-from denoised_files import assert_refused, counted, files, recorded, weights
+from denoised_files import assert_refused, contents, counted, files, recorded, weights
 from safetensors.numpy import save_file
 from small_pipeline import CHECKPOINT, Command
 
@@ -102,6 +102,13 @@ def test_an_exported_file_beside_the_weights_is_used_only_if_it_is_theirs(noisy:
     np.testing.assert_array_equal(written(command, noisy, "--overwrite"), second)
 
 
+def test_a_damaged_exported_file_beside_the_weights_is_left_alone(noisy: Path, command: Command) -> None:
+    expected = written(command, noisy)
+    EXPORTED.write_bytes(b"no graph")
+    np.testing.assert_array_equal(written(command, noisy, "--overwrite"), expected)
+    assert EXPORTED.read_bytes() == b"no graph"
+
+
 def test_a_model_that_looks_ahead_says_so(noisy: Path, command: Command) -> None:
     assert "looks ahead" not in command("denoise", noisy, "a.wav").out
     weights(bidirectional=True)
@@ -170,6 +177,34 @@ def test_a_file_as_the_place_of_a_folder_is_named(untrained: Path, command: Comm
     Path("out").write_text("mine", encoding="utf-8")
     assert_refused(command("denoise", "in", "out"), "error: out is a file: name a folder for what becomes of the folder in.")
     assert Path("out").read_text(encoding="utf-8") == "mine"
+
+
+@pytest.mark.parametrize(
+    ("report", "text"),
+    [
+        ("noisy.wav", "noisy.wav: the report would replace noisy.wav or its output: name another file."),
+        ("./clean.wav", "clean.wav: the report would replace noisy.wav or its output: name another file."),
+        ("clean.wav.flac", "clean.wav.flac: the report would replace noisy.wav or its output: name another file."),
+        (CHECKPOINT, f"{CHECKPOINT}: the report would replace the model: name another file."),
+        ("models", "models: the report would be written here, but this is a folder: name a file."),
+        ("noisy.wav/report.csv", "noisy.wav"),
+    ],
+)
+def test_a_report_in_a_wrong_place_is_refused_before_the_work(
+    untrained: Path, command: Command, report: str | Path, text: str
+) -> None:
+    recorded(Path("noisy.wav"))
+    before = contents(Path())
+    assert_refused(command("denoise", "noisy.wav", "clean.wav", "--report", report), f"error: {text}")
+    assert {name: content for name, content in contents(Path()).items() if not name.startswith(".cache")} == before
+
+
+def test_a_folder_in_the_place_of_an_output_is_named(untrained: Path, command: Command) -> None:
+    recorded(Path("in/a.wav"))
+    Path("out/a.wav").mkdir(parents=True)
+    ended = command("denoise", "in", "out", "--jobs", "1")
+    assert_refused(ended, "1 of 1 files failed")
+    assert "out/a.wav is a folder, where a file is to be written: remove it, or name another place." in ended.out
 
 
 def test_a_file_of_any_name_is_tried(untrained: Path, command: Command) -> None:

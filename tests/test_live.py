@@ -245,6 +245,13 @@ def test_samples_of_an_odd_number_of_bytes_are_padded() -> None:
     assert len(soundfile.read(io.BytesIO(found))[0]) == 333
 
 
+def test_a_header_that_promises_half_a_sample_is_named() -> None:
+    data = wav("s16", signal(1000, 1)).replace(struct.pack("<4sI", b"data", 2000), struct.pack("<4sI", b"data", 1999))
+    stream = io.BytesIO(data)
+    with pytest.raises(LiveError, match="expected whole samples, found 1999 bytes"):
+        streamed(stream, wav_format(stream))
+
+
 @pytest.mark.parametrize("n_missing", [2, 3, 1999])
 def test_a_wav_stream_that_ends_too_early_is_named(n_missing: int) -> None:
     data = wav("s16", signal(1000, 1))

@@ -1,6 +1,7 @@
 """Sound and video files of every kind: what is read is whole or refused, what is written is like what was read."""
 
 import hashlib
+import resource
 import tracemalloc
 from fractions import Fraction
 from pathlib import Path
@@ -285,6 +286,36 @@ def test_what_cannot_be_written_becomes_lossless(tmp_path: Path) -> None:
     assert sink.path.name == "nine.flac.wav"
     assert "WAV in floating point" in sink.remarks[0]
     np.testing.assert_array_equal(whole(sink.path)[0], whole(path)[0])
+
+
+def test_a_refused_format_leaves_what_was_there(tmp_path: Path) -> None:
+    path = sound_file(tmp_path / "pcm16.wav", sample_rate=44_100)
+    (tmp_path / "out.webm").write_text("precious", encoding="utf-8")
+    for name in ("out.webm", "new.webm"):
+        sink = copied(path, tmp_path / name)
+        assert sink.path.name == f"{name}.flac"
+        np.testing.assert_array_equal(whole(sink.path)[0], whole(path)[0])
+    assert (tmp_path / "out.webm").read_text(encoding="utf-8") == "precious"
+    assert not (tmp_path / "new.webm").exists()
+    assert not list(tmp_path.glob(".partial-*"))
+
+
+@pytest.mark.parametrize("name", ["out.wav", "out.mp4"])
+def test_a_full_disk_is_no_reason_for_another_format(name: str, tmp_path: Path) -> None:
+    path = sound_file(tmp_path / "pcm16.wav")
+    target = tmp_path / "out" / name
+    target.parent.mkdir()
+    target.write_text("an earlier output", encoding="utf-8")
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    with media.reader(path) as source:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (0, limits[1]))
+        try:
+            with pytest.raises(media.MediaError, match=rf"{name}: cannot be written \("):
+                media.writer(target, source).__enter__()
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert [found.name for found in target.parent.iterdir()] == [name]
+    assert target.read_text(encoding="utf-8") == "an earlier output"
 
 
 def test_suffix_of_the_output_rules(tmp_path: Path) -> None:

@@ -54,7 +54,7 @@ def parser(description: str) -> argparse.ArgumentParser:
     command.add_argument(
         "input", nargs="?", type=Path, help="a sound or video file, or a folder that is searched with its subfolders"
     )
-    command.add_argument("output", nargs="?", type=Path, help="where the result goes: a folder for a folder")
+    command.add_argument("output", nargs="?", help="where the result goes: a folder for a folder, or if it ends in /")
     command.add_argument(
         "--model",
         metavar="MODEL",

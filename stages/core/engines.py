@@ -1,5 +1,6 @@
 """What runs the network: ONNX Runtime, about twice as fast on a CPU, or PyTorch."""
 
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import Literal
@@ -33,7 +34,9 @@ def loaded(model: Path, engine: Engine) -> Denoiser | OnnxDenoiser:
     denoiser, _ = load_checkpoint(model)
     exported = model.with_suffix(".onnx")
     if exported.is_file():
-        found = load_onnx(exported)
-        if found.weights == file_digest(model):
-            return found
+        # One that is damaged, or of another program, is none of these weights.
+        with suppress(OnnxError):
+            found = load_onnx(exported)
+            if found.weights == file_digest(model):
+                return found
     return onnx_denoiser(onnx_graph(denoiser, file_digest(model)).SerializeToString(deterministic=True), model)

@@ -28,7 +28,12 @@ def written(path: Path) -> Iterator[Path]:
 
     The temporary name starts with a dot and the number of this process and keeps the suffix of `path`, so that writers that
     go by the suffix work. The folder is made. When the block raises, `path` is left as it was and the temporary file removed.
+
+    Raises:
+        WriteError: `path` is a folder, or the disk is full.
     """
+    if path.is_dir():
+        raise WriteError(f"{path} is a folder, where a file is to be written: remove it, or name another place.")
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(prefix=f"{PARTIAL}{os.getpid()}-", suffix=path.suffix, dir=path.parent)
     os.close(handle)
@@ -73,14 +78,24 @@ def shown(text: object) -> str:
     return str(text).encode(errors="surrogateescape").decode(errors="backslashreplace")
 
 
-def visible_files(folder: Path) -> list[Path]:
-    """All files below `folder` that are not hidden, nor in a hidden folder, sorted.
+def visible_files(folder: Path, unread: list[OSError] | None = None) -> list[Path]:
+    """All files below `folder` that are not hidden, nor in a hidden folder, sorted; none if it is not there.
 
     Links are followed, to each folder once; one that leads nowhere is listed, so that whoever reads it says so.
+
+    Raises:
+        OSError: a folder cannot be read. With `unread` it is left out, and its error, which names it, is put there.
     """
     found: list[Path] = []
     entered: set[tuple[int, int]] = set()
-    for parent, folders, names in os.walk(folder, followlinks=True):
+
+    def note(error: OSError) -> None:
+        if unread is not None:
+            unread.append(error)
+        elif not isinstance(error, FileNotFoundError):
+            raise error
+
+    for parent, folders, names in os.walk(folder, onerror=note, followlinks=True):
         place = os.stat(parent)
         if (place.st_dev, place.st_ino) in entered:
             folders.clear()
@@ -88,8 +103,15 @@ def visible_files(folder: Path) -> list[Path]:
         entered.add((place.st_dev, place.st_ino))
         folders[:] = [name for name in folders if not name.startswith(".")]
         paths = (Path(parent, name) for name in names if not name.startswith("."))
-        found += [path for path in paths if path.is_file() or path.is_symlink()]
+        found += [path for path in paths if _listed(path)]
     return sorted(found)
+
+
+def _listed(path: Path) -> bool:
+    try:
+        return path.is_file() or path.is_symlink()
+    except PermissionError:  # of a folder whose names can be read, but nothing else
+        return True
 
 
 def fresh_folder(path: Path) -> Path:
@@ -110,10 +132,13 @@ def link(path: Path, target: Path) -> None:
 
 
 def digest(*parts: bytes | str) -> str:
-    """The SHA-256 (64 hexadecimal digits) of `parts`, each taken with its length so that their borders count."""
+    """The SHA-256 (64 hexadecimal digits) of `parts`, each taken with its length so that their borders count.
+
+    Bytes of a file's name that are no UTF-8 count as they are.
+    """
     sha = hashlib.sha256()
     for part in parts:
-        data = part.encode() if isinstance(part, str) else part
+        data = part.encode(errors="surrogateescape") if isinstance(part, str) else part
         sha.update(len(data).to_bytes(8, "big"))
         sha.update(data)
     return sha.hexdigest()

@@ -128,8 +128,9 @@ def denoise_stream(source: Source, sink: Sink, form: PcmFormat, denoiser: Stream
     n_clipped += _written(sink, denoiser.flush(), form)
     if form.n_bytes is not None and form.n_bytes % 2 and n_read == form.n_bytes:
         sink.write(b"\0")
-    if rest or n_read < (form.n_bytes or 0):
-        promised = "whole samples" if form.n_bytes is None else f"{form.n_bytes} bytes of sound"
+    lacking = n_read < (form.n_bytes or 0)
+    if rest or lacking:
+        promised = f"{form.n_bytes} bytes of sound" if lacking else "whole samples"
         raise LiveError(f"The stream was cut off: expected {promised}, found {n_read} bytes; what came was denoised.")
     return Heard(n_clipped, n_not_finite)
 

@@ -7,10 +7,11 @@ import soundfile
 from stages.core.container_reading import ContainerReader
 from stages.core.files import visible_files
 from stages.core.media_reading import Block, MediaError, MediaFormat, MediaReader, SoundReader
-from stages.core.media_writing import writer
+from stages.core.media_writing import FALLBACKS, writer
 from stages.core.sound_writing import MediaSink
 
-__all__ = ["SUFFIXES", "Block", "MediaError", "MediaFormat", "MediaReader", "MediaSink", "media_files", "reader", "writer"]
+__all__ = ["FALLBACKS", "SUFFIXES", "Block", "MediaError", "MediaFormat", "MediaReader", "MediaSink"]
+__all__ += ["media_files", "reader", "writer"]
 
 _SOUND = ".wav .wave .flac .ogg .oga .opus .mp3 .aif .aiff .aifc .caf .au .snd .w64 .rf64 .voc .sph .nist"
 _COMPRESSED = ".m4a .m4b .aac .wma .mka .weba .ac3 .eac3 .amr .mp2 .mpga .tta .wv .ape .dts .spx"

@@ -1,6 +1,8 @@
 """Which format a file is written in: that of its input where there is an encoder for it, else the nearest lossless one."""
 
-from collections.abc import Iterator
+import errno
+import os
+from collections.abc import Collection, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +16,8 @@ from stages.core.files import written
 from stages.core.media_reading import MediaError, MediaReader
 from stages.core.sound_writing import MediaSink, SoundSink
 
+# What stands behind the name of an output whose own format cannot be written.
+FALLBACKS = (".flac", ".wav", ".mkv")
 # libsndfile's container for a suffix, and its encoding where that of the input is unknown there.
 _SOUND_FORMATS = {
     ".wav": ("WAV", "PCM_24"),
@@ -75,6 +79,13 @@ _SIGNATURES = frozenset({"encoder", "software", "duration", "handler_name", "ven
 _BRANDS = frozenset({"major_brand", "minor_version", "compatible_brands", "coding_history"})
 # Without it FFmpeg looks for other codecs in the samples of a WAV file, which takes longer than to denoise a second of it.
 _QUICK = {"max_probe_packets": "1"}
+# What FFmpeg and libsndfile say where the disk refuses, and not the format.
+_NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO})
+_SF_ERR_SYSTEM = 2
+
+
+class _FormatError(Exception):
+    """A format that cannot be written, so that the next is tried."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,37 +97,42 @@ class _Plan:
 
 
 @contextmanager
-def writer(path: Path, like: MediaReader) -> Iterator[MediaSink]:
+def writer(path: Path, like: MediaReader, taken: Collection[str] = ()) -> Iterator[MediaSink]:
     """Opens a file for sound as long as that of `like`, in the same format, with its picture, other streams and tags.
 
     The file appears when the block has ended well. Where the format cannot be written, `sink.path` has `.flac`, `.wav` or
-    `.mkv` behind the name, and `sink.remarks` says so. The suffix of `path` rules where it is not that of the input.
+    `.mkv` behind the name, and `sink.remarks` says so; but none of those of `taken`, whose names belong to other files. The
+    suffix of `path` rules where it is not that of the input.
 
     Raises:
         MediaError: no format fits, or the file cannot be written.
     """
-    if path.resolve() == like.path.resolve():
+    if os.path.realpath(path) == os.path.realpath(like.path):
         raise MediaError(f"{path} would be overwritten while it is read: name another output.")
     with ExitStack() as stack:
-        sink = _opened(stack, path, like)
+        sink = _opened(stack, path, like, taken)
         yield sink
         sink.finish()
     sink.remarks += _losses(like.path, sink.path)
 
 
-def _opened(stack: ExitStack, path: Path, like: MediaReader) -> MediaSink:
-    """The first plan that works."""
+def _opened(stack: ExitStack, path: Path, like: MediaReader, taken: Collection[str]) -> MediaSink:
+    """The first plan that works and takes the place of no other file."""
     refusals = []
     for plan in _plans(path, like):
-        with ExitStack() as attempt:
-            try:
-                temporary = attempt.enter_context(written(plan.path))
-                sink = _sink(temporary, plan, like)
-            except (av.FFmpegError, soundfile.SoundFileError, ValueError, KeyError) as error:
-                refusals.append(str(error))
-                continue
-            attempt.callback(sink.close)
-            stack.enter_context(attempt.pop_all())
+        behind = plan.path.name.removeprefix(path.name)
+        if behind in taken or os.path.realpath(plan.path) == os.path.realpath(like.path):
+            refusals.append(f"{plan.path} is the place of another file")
+            continue
+        try:
+            # The error has to pass through it, or what has not been written would be put in place.
+            with ExitStack() as attempt:
+                sink = _sink(attempt.enter_context(written(plan.path)), plan, like)
+                attempt.callback(sink.close)
+                stack.enter_context(attempt.pop_all())
+        except _FormatError as refusal:
+            refusals.append(str(refusal))
+            continue
         if plan.remark:
             sink.remarks.insert(0, plan.remark)
         return sink
@@ -126,13 +142,20 @@ def _opened(stack: ExitStack, path: Path, like: MediaReader) -> MediaSink:
 
 
 def _sink(temporary: Path, plan: _Plan, like: MediaReader) -> MediaSink:
-    if plan.container is not None:
-        return ContainerSink(temporary, plan.path, like, plan.container)
-    assert plan.sound is not None
-    shape = (like.sample_rate, like.n_channels)
-    sink = SoundSink(temporary, plan.path, shape, plan.sound, like.format.bit_rate)
-    sink.tag(like.tags)
-    return sink
+    """The file of a plan, begun; _FormatError where there is no such format, MediaError where the disk refuses."""
+    try:
+        if plan.container is not None:
+            return ContainerSink(temporary, plan.path, like, plan.container)
+        assert plan.sound is not None
+        shape = (like.sample_rate, like.n_channels)
+        sink = SoundSink(temporary, plan.path, shape, plan.sound, like.format.bit_rate)
+        sink.tag(like.tags)
+        return sink
+    except (av.FFmpegError, soundfile.SoundFileError, ValueError, KeyError) as error:
+        if getattr(error, "errno", None) in _NO_ROOM or getattr(error, "code", None) == _SF_ERR_SYSTEM:
+            reason = getattr(error, "strerror", None) or "is the disk full?"
+            raise MediaError(f"{plan.path}: cannot be written ({reason}).") from None
+        raise _FormatError(str(error)) from None
 
 
 def _plans(path: Path, like: MediaReader) -> Iterator[_Plan]:
