@@ -153,10 +153,8 @@ def live(options: Options, arguments: argparse.Namespace) -> None:
         # Whoever listened has gone. Python would try to write once more when it ends.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sink.fileno())
         return
-    if heard.n_clipped:
-        print(f"{heard.n_clipped} values were clipped at full scale", file=sys.stderr)
-    if heard.n_not_finite:
-        print(f"{heard.n_not_finite} values were NaN or infinite, and were taken for silence", file=sys.stderr)
+    for remark in heard.remarks:
+        print(remark, file=sys.stderr)
 
 
 def _fill_inbox(inbox: Path, examples_dir: Path) -> None:

@@ -21,9 +21,10 @@ from hypothesis import strategies as st
 from small_pipeline import ROOT, Command, environment
 from specimens import RATE, STFT, few, hiss, law, model, spectrum, voiced
 
+from stages.core.container_rest import Source
 from stages.core.denoiser import Denoiser
 from stages.core.enhancement import enhanced
-from stages.core.live import ENCODINGS, LiveError, PcmFormat, Source, decoded, denoise_stream, encoded, wav_format, wav_header
+from stages.core.live import ENCODINGS, LiveError, PcmFormat, decoded, denoise_stream, encoded, wav_format, wav_header
 from stages.core.streaming import StreamingDenoiser
 
 pytest_plugins = ["pipeline_fixtures"]
@@ -234,6 +235,20 @@ def test_chunks_around_the_samples_are_no_sound() -> None:
     assert form.n_bytes == 1002
     expected = streamed(io.BytesIO(plain[place + 8 :]), PcmFormat(RATE, 1, "s16"))
     assert streamed(stream, form)[44:] == expected
+
+
+def test_sound_behind_a_wrong_size_of_a_stream_is_named() -> None:
+    samples = wav("s16", signal(3001, 1))
+    for n_bytes, n_left_out in ((2000, 4002), (2001, 4000), (6002, 0)):
+        stream, form = io.BytesIO(samples), wav_format(io.BytesIO(with_size(samples, n_bytes)))
+        wav_format(stream)
+        sink = io.BytesIO()
+        if n_bytes % form.frame_bytes:
+            form = PcmFormat(RATE, 1, "u8", wav=True, n_bytes=n_bytes)
+        heard = denoise_stream(stream, sink, form, StreamingDenoiser(denoiser(), RATE, 1), 1600)
+        assert heard.n_left_out == n_left_out
+        assert len(heard.remarks) == bool(n_left_out)
+    assert len(sink.getvalue()) == 44 + 6002
 
 
 def test_samples_of_an_odd_number_of_bytes_are_padded() -> None:

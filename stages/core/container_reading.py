@@ -160,6 +160,7 @@ class ContainerReader(MediaReader):
             self.remarks.append(f"its header promises {missing:.2f} s of sound more than there is")
         if self._end and (n_bytes := bytes_behind(self.path, self._end)):
             self.remarks.append(f"its last {n_bytes} bytes are no sound")
+        self._note_rest()
         if self._filled:
             seconds = self._filled / self.sample_rate
             self.remarks.append(f"its time stamps leave out {seconds:.2f} s in all, which became silence")

@@ -7,6 +7,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 from jaxtyping import Float32
 
+from stages.core.container_rest import Source, bytes_of_no_chunk, left_out
 from stages.core.errors import DenoisingError
 from stages.core.streaming import StreamingDenoiser
 
@@ -21,14 +22,6 @@ ENCODINGS = tuple(_WIDTHS)
 
 class LiveError(DenoisingError):
     """A stream that is not what it was said to be."""
-
-
-@runtime_checkable
-class Source(Protocol):
-    """What bytes are read from: a pipe, a file, or bytes in memory."""
-
-    def read(self, size: int, /) -> bytes:
-        """At most `size` bytes; none at the end."""
 
 
 @runtime_checkable
@@ -98,10 +91,22 @@ def wav_header(form: PcmFormat) -> bytes:
 
 @dataclass(frozen=True, slots=True)
 class Heard:
-    """What there is to say of a stream that has ended: values that were clipped at full scale, and that were no numbers."""
+    """What there is to say of a stream that has ended.
+
+    Values that were clipped at full scale, values that were no numbers, and bytes behind the samples that may be some too.
+    """
 
     n_clipped: int
     n_not_finite: int
+    n_left_out: int = 0
+
+    @property
+    def remarks(self) -> list[str]:
+        """The same as sentences that the user should see."""
+        said = [f"{self.n_clipped} values were clipped at full scale"] if self.n_clipped else []
+        if self.n_not_finite:
+            said.append(f"{self.n_not_finite} values were NaN or infinite, and were taken for silence")
+        return [*said, left_out(self.n_left_out)] if self.n_left_out else said
 
 
 def denoise_stream(source: Source, sink: Sink, form: PcmFormat, denoiser: StreamingDenoiser, block_samples: int) -> Heard:
@@ -131,7 +136,8 @@ def denoise_stream(source: Source, sink: Sink, form: PcmFormat, denoiser: Stream
     if rest or n_read < (form.n_bytes or 0):
         promised = "whole samples" if form.n_bytes is None else f"{form.n_bytes} bytes of sound"
         raise LiveError(f"The stream was cut off: expected {promised}, found {n_read} bytes; what came was denoised.")
-    return Heard(n_clipped, n_not_finite)
+    n_left_out = 0 if form.n_bytes is None else bytes_of_no_chunk(source, odd=form.n_bytes % 2 == 1)
+    return Heard(n_clipped, n_not_finite, n_left_out)
 
 
 def _wanted(n_bytes: int, form: PcmFormat, n_read: int) -> int:

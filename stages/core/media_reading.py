@@ -14,6 +14,7 @@ from jaxtyping import Float32
 
 from stages.core.audio import AudioError, check_complete
 from stages.core.container_ends import missing_part
+from stages.core.container_rest import sound_left_out
 
 Block = Float32[np.ndarray, "samples channels"]
 # How much is decoded at once, whatever the length of the blocks that are asked for.
@@ -117,6 +118,10 @@ class MediaReader(ABC):
         time = (self.n_read + first) / self.sample_rate
         raise MediaError(f"{self.path}: holds samples that are {kind}, the first at {time:.3f} s; replace or remove the file.")
 
+    def _note_rest(self) -> None:
+        if remark := sound_left_out(self.path, self.format.container):
+            self.remarks.append(remark)
+
     def _truncated(self, promised: int) -> MediaError:
         return MediaError(
             f"{self.path}: truncated or corrupt: expected {promised} samples ({promised / self.sample_rate:.2f} s), found "
@@ -182,6 +187,7 @@ class SoundReader(MediaReader):
     def _check_end(self) -> None:
         if self.n_samples is not None and self.n_read != self.n_samples:
             raise self._truncated(self.n_samples)
+        self._note_rest()
 
 
 def _sound_format(path: Path, file: soundfile.SoundFile) -> MediaFormat:
