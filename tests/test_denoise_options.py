@@ -150,6 +150,8 @@ def test_a_damaged_exported_file_is_named(untrained: Path, command: Command, con
         (["noisy.wav", "b.wav", "--stream"], "--stream reads standard input and writes standard output"),
         (["--stream", "--rate", "0"], "argument --rate: expected a whole number from 1, found '0'"),
         (["--stream", "--rate", "16k"], "argument --rate: expected a whole number from 1, found '16k'"),
+        (["--stream", "--rate", "99999999999999999999"], "argument --rate: expected a whole number from 1 to 3000000"),
+        (["--stream", "--rate", "8000", "--channels", "1025"], "argument --channels: expected a whole number from 1 to 1024"),
         (["--stream", "--encoding", "s17"], "argument --encoding: invalid choice: 's17'"),
     ],
 )

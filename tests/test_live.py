@@ -303,8 +303,10 @@ def test_what_is_no_wav_stream_is_named(data: bytes, text: str) -> None:
             {"at20": b"\x06\0", "at34": b"\x08\0"},
             "format 6 with 8 bits, 1 channels at 16000 Hz: expected PCM or floating point",
         ),
-        ({"at22": b"\0\0"}, "0 channels"),
-        ({"at24": b"\0\0\0\0"}, "at 0 Hz"),
+        ({"at22": b"\0\0"}, "damaged: expected 1 to 1024 channels, found 0"),
+        ({"at22": b"\xff\xff"}, "damaged: expected 1 to 1024 channels, found 65535"),
+        ({"at24": b"\0\0\0\0"}, "damaged: expected a sample rate of 1 to 3000000 Hz, found 0 Hz"),
+        ({"at24": b"\xff\xff\xff\x7f"}, "damaged: expected a sample rate of 1 to 3000000 Hz, found 2147483647 Hz"),
         ({"at34": b"\x0c\0"}, "with 12 bits"),
     ],
 )

@@ -2,6 +2,7 @@
 
 import hashlib
 import re
+import struct
 import tracemalloc
 from fractions import Fraction
 from pathlib import Path
@@ -326,6 +327,33 @@ def test_truncated_file_is_refused(name: str, tmp_path: Path) -> None:
     path = specimen(tmp_path / name, n_samples=96_000)
     data = path.read_bytes()
     path.write_bytes(data[: len(data) * 6 // 10])
+    with pytest.raises(AudioError, match=str(path)):
+        whole(path)
+
+
+@pytest.mark.parametrize(("name", "place", "order"), [("pcm16.wav", 24, "<"), ("pcm16.au", 16, ">")])
+@pytest.mark.parametrize("rate", [3_000_001, 2**31 - 1])
+@pytest.mark.parametrize("n_files", [1, 2])
+def test_a_rate_that_cannot_be_is_refused(name: str, place: int, order: str, rate: int, n_files: int, tmp_path: Path) -> None:
+    """Two WAV files in one are left to FFmpeg."""
+    path = specimen(tmp_path / name)
+    data = path.read_bytes()
+    path.write_bytes((data[:place] + struct.pack(f"{order}I", rate) + data[place + 4 :]) * n_files)
+    with pytest.raises(AudioError, match=f"{path}: its header is damaged: expected a sample rate of .* found {rate} Hz"):
+        whole(path)
+
+
+@pytest.mark.parametrize("container", ["WAV", "AU"])
+def test_more_channels_than_can_be_are_refused(container: str, tmp_path: Path) -> None:
+    path = tmp_path / "many.wav"
+    soundfile.write(path, np.zeros((2, 1024), np.float32), 16_000, format=container)
+    assert whole(path)[0].shape == (2, 1024)
+    data = bytearray(path.read_bytes())
+    if container == "WAV":
+        data[22:24], data[32:34] = struct.pack("<H", 2048), struct.pack("<H", 4096)
+    else:
+        data[20:24] = struct.pack(">I", 2048)
+    path.write_bytes(bytes(data))
     with pytest.raises(AudioError, match=str(path)):
         whole(path)
 

@@ -1,11 +1,13 @@
 """The arguments of the command that denoises, and what they mean."""
 
 import argparse
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from stages.core.engines import Engine
 from stages.core.live import ENCODINGS
+from stages.core.media_reading import HIGHEST_RATE, MOST_CHANNELS
 from stages.core.streaming import Strength
 
 # Weights that come with the project, by the names that `--model` knows.
@@ -89,9 +91,13 @@ def parser(description: str) -> argparse.ArgumentParser:
     )
     live = command.add_argument_group("live", "from standard input to standard output, as the sound comes")
     live.add_argument("--stream", action="store_true", help="denoise a WAV stream, or raw samples if --rate is given")
-    live.add_argument("--rate", type=_positive, metavar="HZ", help="sample rate of raw samples")
+    live.add_argument("--rate", type=_up_to(HIGHEST_RATE), metavar="HZ", help="sample rate of raw samples")
     live.add_argument(
-        "--channels", type=_positive, default=1, metavar="N", help="channels of raw samples, interleaved (default: 1)"
+        "--channels",
+        type=_up_to(MOST_CHANNELS),
+        default=1,
+        metavar="N",
+        help="channels of raw samples, interleaved (default: 1)",
     )
     live.add_argument(
         "--encoding", choices=ENCODINGS, default="s16", help="little-endian encoding of raw samples (default: %(default)s)"
@@ -103,6 +109,15 @@ def _positive(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"expected a whole number from 1, found '{text}'")
     return int(text)
+
+
+def _up_to(most: int) -> Callable[[str], int]:
+    def limited(text: str) -> int:
+        if (value := _positive(text)) > most:
+            raise argparse.ArgumentTypeError(f"expected a whole number from 1 to {most}, found '{text}'")
+        return value
+
+    return limited
 
 
 def _n_jobs(text: str) -> int:

@@ -9,6 +9,7 @@ from jaxtyping import Float32
 
 from stages.core.container_rest import Source, bytes_of_no_chunk, left_out
 from stages.core.errors import DenoisingError
+from stages.core.media_reading import impossible
 from stages.core.streaming import StreamingDenoiser
 
 # Programs that write to a pipe cannot know the size of what is to come and leave 0 or one of the largest numbers there.
@@ -193,9 +194,11 @@ def _described(body: bytes) -> PcmFormat:
     if code == 0xFFFE and len(body) >= 26:
         code = struct.unpack("<H", body[24:26])[0]
     encoding = _WAV_TYPES.get((code, bits))
-    if encoding is None or channels == 0 or rate == 0:
+    if encoding is None:
         raise LiveError(
             f"The WAV stream has format {code} with {bits} bits, {channels} channels at {rate} Hz: "
             "expected PCM or floating point."
         )
+    if fault := impossible(rate, channels):
+        raise LiveError(f"The header of the WAV stream is damaged: {fault}.")
     return PcmFormat(rate, channels, encoding, wav=True)
