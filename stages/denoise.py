@@ -26,7 +26,7 @@ from stages.core.command import Options, chosen_model, parser
 from stages.core.engines import loaded
 from stages.core.errors import DenoisingError
 from stages.core.files import code_digest, digest, file_digest, shown, write_text
-from stages.core.live import PcmFormat, denoise_stream, wav_format
+from stages.core.live import PcmFormat, denoise_stream, standard_streams, wav_format
 from stages.core.media import media_files, reader, writer
 from stages.core.parameter_file import read_parameters
 from stages.core.runtime import alone, completed, run_command
@@ -141,7 +141,7 @@ def summary(outcomes: Sequence[Outcome], target: Path, place: Path | None, secon
 
 def live(options: Options, arguments: argparse.Namespace) -> None:
     """Denoises standard input to standard output: raw samples where a rate is given, a WAV stream otherwise."""
-    source, sink = sys.stdin.buffer, sys.stdout.buffer
+    source, sink = standard_streams()
     form = wav_format(source) if arguments.rate is None else PcmFormat(arguments.rate, arguments.channels, arguments.encoding)
     stream = StreamingDenoiser(
         loaded(options.model, options.engine), form.sample_rate, form.n_channels, strength=options.strength

@@ -24,7 +24,17 @@ from specimens import RATE, STFT, few, hiss, law, model, spectrum, voiced
 from stages.core.container_rest import Source
 from stages.core.denoiser import Denoiser
 from stages.core.enhancement import enhanced
-from stages.core.live import ENCODINGS, LiveError, PcmFormat, decoded, denoise_stream, encoded, wav_format, wav_header
+from stages.core.live import (
+    ENCODINGS,
+    LiveError,
+    PcmFormat,
+    decoded,
+    denoise_stream,
+    encoded,
+    standard_streams,
+    wav_format,
+    wav_header,
+)
 from stages.core.streaming import StreamingDenoiser
 
 pytest_plugins = ["pipeline_fixtures"]
@@ -271,6 +281,14 @@ def test_a_wav_stream_that_ends_too_early_is_named(n_missing: int) -> None:
     assert len(sink.getvalue()) == 44 + 2 * ((2000 - n_missing) // 2)
 
 
+def test_a_sample_that_a_header_cuts_off_is_named() -> None:
+    data = with_size(wav("s16", signal(1000, 1)), 1999)
+    stream = io.BytesIO(data)
+    form = wav_format(stream)
+    with pytest.raises(LiveError, match="header gives 1999 bytes of sound, which are no whole samples of 2 bytes"):
+        denoise_stream(stream, io.BytesIO(), form, StreamingDenoiser(denoiser(), RATE, 1), 1600)
+
+
 def spoiled(data: bytes, **places: bytes) -> bytes:
     """The header with other bytes at some places, such as at20 for the format code."""
     for name, value in places.items():
@@ -394,20 +412,56 @@ def test_a_reader_that_goes_away_ends_the_program(untrained: Path, processes: li
     assert process.stderr.read().decode().splitlines() == ["delay: 32 ms"]
 
 
+def test_a_pipe_that_does_not_wait_is_read_to_its_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    reading, writing = os.pipe()
+    os.set_blocking(reading, False)
+    with os.fdopen(reading, "rb") as source, Path(os.devnull).open("w", encoding="utf-8") as sink:
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(source))
+        monkeypatch.setattr(sys, "stdout", sink)
+        stream, _ = standard_streams()
+        sending = threading.Timer(0.3, lambda: (os.write(writing, b"late"), os.close(writing)))
+        sending.start()
+        assert [stream.read1(2), stream.read1(2), stream.read1(2)] == [b"la", b"te", b""]
+        sending.join()
+
+
+@pytest.mark.parametrize("name", ["stdin", "stdout"])
+def test_a_stream_without_its_pipe_is_named(
+    untrained: Path, command: Command, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    Path("input").write_bytes(b"")
+    with Path("input").open("rb") as source, Path(os.devnull).open("w", encoding="utf-8") as sink:
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(source))
+        monkeypatch.setattr(sys, "stdout", sink)
+        monkeypatch.setattr(sys, name, None)
+        ended = command("denoise", "--stream", "--rate", "16000")
+    assert ended.code == 1
+    assert f"error: --stream needs the standard {name.removeprefix('std')}put, which is closed" in ended.err
+
+
+@pytest.mark.parametrize("closed", ["2>&-", "0<&- 1>&- 2>&-"])
+def test_the_command_runs_with_closed_streams(untrained: Path, closed: str) -> None:
+    recorded(Path("noisy.wav"))
+    line = f'"$0" -m stages.denoise noisy.wav clean.wav --model {untrained} {closed}'
+    settings = environment(Path.cwd()) | {"PYTHONPATH": str(ROOT)}
+    assert subprocess.run(["sh", "-c", line, sys.executable], env=settings, timeout=120, check=False).returncode == 0
+    assert len(soundfile.read("clean.wav")[0]) == len(soundfile.read("noisy.wav")[0])
+
+
 @pytest.mark.parametrize(
-    ("arguments", "data", "text"),
+    ("arguments", "data", "code", "text"),
     [
-        ([], b"no sound", "error: The input is no WAV stream; name the format of raw samples with --rate"),
-        (["--rate", "16000"], b"\0\0\0", "error: The stream was cut off: expected whole samples, found 3 bytes"),
-        (["--rate", "16000", "--mix", "2"], b"", "error: The share of the dry signal is 2: expected 0 to 1."),
-        (["--rate", "16000", "--model", "gone"], b"", "error: gone: no such weights file"),
+        ([], b"no sound", 1, "error: The input is no WAV stream; name the format of raw samples with --rate"),
+        (["--rate", "16000"], b"\0\0\0", 1, "error: The stream was cut off: expected whole samples, found 3 bytes"),
+        (["--rate", "16000", "--mix", "2"], b"", 2, "error: The share of the dry signal is 2: expected 0 to 1."),
+        (["--rate", "16000", "--model", "gone"], b"", 2, "error: gone: no such weights file"),
     ],
 )
 def test_mistakes_of_a_stream_are_said(
-    untrained: Path, command: Command, monkeypatch: pytest.MonkeyPatch, arguments: list[str], data: bytes, text: str
+    untrained: Path, command: Command, monkeypatch: pytest.MonkeyPatch, arguments: list[str], data: bytes, code: int, text: str
 ) -> None:
     ended = through(command, monkeypatch, data, *arguments)
-    assert ended.code == 1
+    assert ended.code == code
     assert text in ended.err
     assert "Traceback" not in ended.err
 

@@ -1,8 +1,10 @@
 """A live signal on pipes: raw PCM or WAV in, the same out, as it comes."""
 
+import os
 import struct
+import sys
 from dataclasses import dataclass, replace
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, BinaryIO, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float32
@@ -53,6 +55,20 @@ class PcmFormat:
     def frame_bytes(self) -> int:
         """Bytes of one sample of all channels."""
         return self.n_channels * _WIDTHS[self.encoding]
+
+
+def standard_streams() -> tuple[BinaryIO, BinaryIO]:
+    """Standard input and output as they are for bytes, made to wait for whatever is at their other end.
+
+    Raises:
+        LiveError: one of them is closed.
+    """
+    for stream, name, way in ((sys.stdin, "input", "into"), (sys.stdout, "output", "out of")):
+        if stream is None:
+            raise LiveError(f"--stream needs the standard {name}, which is closed: lead a pipe or a file {way} the program.")
+        # A pipe that another program has set not to wait looks as if it had ended whenever it is empty.
+        os.set_blocking(stream.fileno(), True)
+    return sys.stdin.buffer, sys.stdout.buffer
 
 
 def wav_format(stream: Source) -> PcmFormat:
