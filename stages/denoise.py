@@ -22,7 +22,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from stages.core.batch import REPORT, Job, Ledger, Outcome, clear_partial, jobs, report
-from stages.core.command import Options, chosen_model, parser
+from stages.core.command import Options, arguments_blamed, chosen_model, parser
 from stages.core.engines import loaded
 from stages.core.errors import DenoisingError
 from stages.core.files import code_digest, digest, file_digest, shown, write_text
@@ -175,6 +175,15 @@ def main() -> None:
     """Runs the command with its arguments, or the stage with the values of params.yaml."""
     command = parser(__doc__)
     arguments = command.parse_args()
+    if not sys.argv[1:]:
+        with alone("denoise", LOCKS_DIR):
+            _stage()
+        return
+    with arguments_blamed():
+        _run_as_told(command, arguments)
+
+
+def _run_as_told(command: argparse.ArgumentParser, arguments: argparse.Namespace) -> None:
     model = chosen_model(arguments.model, live=arguments.stream)
     options = Options(model, arguments.engine, Strength(arguments.attenuation_limit, arguments.mix))
     if arguments.stream:
@@ -189,11 +198,8 @@ def main() -> None:
         with alone(f"denoise-{digest(os.fsencode(target.resolve()))[:12]}", LOCKS_DIR):
             ledger = Ledger(LEDGER_DIR, copies=False)
             run(source, target, options, ledger, arguments.jobs, overwrite=arguments.overwrite, table=arguments.report)
-    elif sys.argv[1:]:
-        command.error("name an input and an output: python -m stages.denoise INPUT OUTPUT")
     else:
-        with alone("denoise", LOCKS_DIR):
-            _stage()
+        command.error("name an input and an output: python -m stages.denoise INPUT OUTPUT")
 
 
 def _stage() -> None:

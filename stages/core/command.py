@@ -1,14 +1,20 @@
 """The arguments of the command that denoises, and what they mean."""
 
 import argparse
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from stages.core.batch import BatchError
+from stages.core.checkpoint import CheckpointError
 from stages.core.engines import Engine
+from stages.core.files import shown
 from stages.core.live import ENCODINGS
 from stages.core.media_reading import HIGHEST_RATE, MOST_CHANNELS
-from stages.core.streaming import Strength
+from stages.core.onnx_model import OnnxError
+from stages.core.streaming import Strength, StrengthError
 
 # Weights that come with the project, by the names that `--model` knows.
 PRETRAINED = {
@@ -38,6 +44,16 @@ class Options:
     def described(self) -> str:
         """The settings as one line of text, the same for the same settings."""
         return f"{self.engine} {asdict(self.strength)}"
+
+
+@contextmanager
+def arguments_blamed() -> Iterator[None]:
+    """Ends the program with exit code 2 where an argument is to blame: a strength, a model or a path that cannot be."""
+    try:
+        yield
+    except (StrengthError, BatchError, CheckpointError, OnnxError) as error:
+        print(shown(f"error: {error}"), file=sys.stderr)
+        raise SystemExit(2) from None
 
 
 def chosen_model(name: str | None, *, live: bool) -> Path:

@@ -150,6 +150,11 @@ def denoise_stream(source: Source, sink: Sink, form: PcmFormat, denoiser: Stream
     n_clipped += _written(sink, denoiser.flush(), form)
     if form.n_bytes is not None and form.n_bytes % 2 and n_read == form.n_bytes:
         sink.write(b"\0")
+    if rest and n_read == form.n_bytes:
+        raise LiveError(
+            f"The header gives {n_read} bytes of sound, which are no whole samples of {form.frame_bytes} bytes; "
+            "the whole ones were denoised."
+        )
     if rest or n_read < (form.n_bytes or 0):
         promised = "whole samples" if form.n_bytes is None else f"{form.n_bytes} bytes of sound"
         raise LiveError(f"The stream was cut off: expected {promised}, found {n_read} bytes; what came was denoised.")
