@@ -161,6 +161,9 @@ def run_command(name: str, main: Callable[[], None]) -> None:
     code 130. Any other exception is a mistake in the program and keeps its traceback.
     """
     try:
+        if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+            # Until here, while modules are imported, it ends the process at once.
+            signal.signal(signal.SIGINT, signal.default_int_handler)
         _open_standard_streams()
         end_with_parent()
         main()
