@@ -261,6 +261,31 @@ def test_sound_behind_a_wrong_size_of_a_stream_is_named() -> None:
     assert len(sink.getvalue()) == 44 + 6002
 
 
+def test_the_length_in_an_rf64_header_ends_the_sound() -> None:
+    file = io.BytesIO()
+    soundfile.write(file, signal(501, 1), RATE, "PCM_16", format="RF64")
+    stream = io.BytesIO(file.getvalue() + b"LIST" + struct.pack("<I", 4000) + b"x" * 4000)
+    form = wav_format(stream)
+    assert form.n_bytes == 1002
+    assert len(streamed(stream, form)) == 44 + 1002
+    # What is written is WAV, which holds no larger number.
+    assert wav_header(PcmFormat(RATE, 1, "s16", wav=True, n_bytes=1 << 33))[40:] == b"\xff" * 4
+
+
+def test_a_chunk_of_billions_of_bytes_is_not_held_in_memory() -> None:
+    asked = []
+
+    class Endless:
+        def read(self, size: int, /) -> bytes:
+            asked.append(size)
+            return head.read(size)
+
+    head = io.BytesIO(b"RIFF\0\0\0\0WAVEnote\xff\xff\xff\xff" + bytes(200_000))
+    with pytest.raises(LiveError, match="ends before its samples begin"):
+        wav_format(Endless())
+    assert max(asked) <= 1 << 16
+
+
 def test_samples_of_an_odd_number_of_bytes_are_padded() -> None:
     data = wav("u8", signal(333, 1))
     stream = io.BytesIO(data)

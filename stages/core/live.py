@@ -9,7 +9,7 @@ from typing import Any, BinaryIO, Protocol, runtime_checkable
 import numpy as np
 from jaxtyping import Float32
 
-from stages.core.container_rest import Source, bytes_of_no_chunk, left_out
+from stages.core.container_rest import Source, bytes_of_no_chunk, left_out, skipped
 from stages.core.errors import DenoisingError
 from stages.core.media_reading import impossible
 from stages.core.streaming import StreamingDenoiser
@@ -17,6 +17,10 @@ from stages.core.streaming import StreamingDenoiser
 # Programs that write to a pipe cannot know the size of what is to come and leave 0 or one of the largest numbers there.
 _UNKNOWN = 0xFFFFFFFF
 _LARGEST_KNOWN = 0x7FFF0000
+# RF64 gives sizes beyond 4 GB; where nobody knew it, this or more.
+_LONGEST_KNOWN = 1 << 62
+# How much is read of a chunk that describes the samples; a damaged header may give it billions of bytes.
+_LONGEST_READ = 64
 _TYPES = {"u8": "u1", "s16": "<i2", "s24": "s24", "s32": "<i4", "f32": "<f4", "f64": "<f8"}
 _WAV_TYPES = {(1, 8): "u8", (1, 16): "s16", (1, 24): "s24", (1, 32): "s32", (3, 32): "f32", (3, 64): "f64"}
 _WIDTHS = {"u8": 1, "s16": 2, "s24": 3, "s32": 4, "f32": 4, "f64": 8}
@@ -80,7 +84,7 @@ def wav_format(stream: Source) -> PcmFormat:
     head = stream.read(12)
     if len(head) < 12 or head[:4] not in (b"RIFF", b"RF64") or head[8:] != b"WAVE":
         raise LiveError("The input is no WAV stream; name the format of raw samples with --rate, --channels and --encoding.")
-    form = None
+    form, long_size = None, 0
     while True:
         chunk = stream.read(8)
         if len(chunk) < 8:
@@ -88,11 +92,16 @@ def wav_format(stream: Source) -> PcmFormat:
         name, size = chunk[:4], struct.unpack("<I", chunk[4:])[0]
         if name == b"data":
             break
-        body = stream.read(size + size % 2)
+        body = stream.read(min(size + size % 2, _LONGEST_READ)) if name in (b"fmt ", b"ds64") else b""
+        skipped(stream, size + size % 2 - len(body))
         if name == b"fmt ":
             form = _described(body)
+        elif name == b"ds64" and len(body) >= 16:
+            long_size = struct.unpack_from("<Q", body, 8)[0]
     if form is None:
         raise LiveError("The WAV stream has no chunk that describes its samples.")
+    if size == _UNKNOWN and 0 < long_size < _LONGEST_KNOWN:
+        return replace(form, n_bytes=long_size)
     return replace(form, n_bytes=size if 0 < size < _LARGEST_KNOWN else None)
 
 
@@ -102,7 +111,8 @@ def wav_header(form: PcmFormat) -> bytes:
     width = _WIDTHS[form.encoding]
     fields = (code, form.n_channels, form.sample_rate, form.sample_rate * form.frame_bytes, form.frame_bytes, 8 * width)
     described = b"fmt " + struct.pack("<IHHIIHH", 16, *fields)
-    size, whole = (_UNKNOWN, _UNKNOWN) if form.n_bytes is None else (form.n_bytes, 36 + form.n_bytes + form.n_bytes % 2)
+    size = form.n_bytes if form.n_bytes is not None and form.n_bytes < _LARGEST_KNOWN else _UNKNOWN
+    whole = _UNKNOWN if size == _UNKNOWN else 36 + size + size % 2
     return b"RIFF" + struct.pack("<I", whole) + b"WAVE" + described + b"data" + struct.pack("<I", size)
 
 
