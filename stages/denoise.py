@@ -23,11 +23,11 @@ from typing import IO, Any
 from tqdm import tqdm
 
 from stages.core.batch import REPORT, Job, Ledger, Outcome, check_report, clear_partial, jobs, report
-from stages.core.command import Options, chosen_model, parser
+from stages.core.command import Options, arguments_blamed, chosen_model, parser
 from stages.core.engines import loaded
 from stages.core.errors import DenoisingError
 from stages.core.files import code_digest, digest, file_digest, shown, write_text
-from stages.core.live import PcmFormat, denoise_stream, wav_format
+from stages.core.live import PcmFormat, denoise_stream, standard_streams, wav_format
 from stages.core.media import media_files, reader, writer
 from stages.core.parameter_file import read_parameters
 from stages.core.runtime import alone, completed, run_command
@@ -162,7 +162,7 @@ def summary(outcomes: Sequence[Outcome], target: Path, place: Path | None, secon
 
 def live(options: Options, arguments: argparse.Namespace) -> None:
     """Denoises standard input to standard output: raw samples where a rate is given, a WAV stream otherwise."""
-    source, sink = sys.stdin.buffer, sys.stdout.buffer
+    source, sink = standard_streams()
     form = wav_format(source) if arguments.rate is None else PcmFormat(arguments.rate, arguments.channels, arguments.encoding)
     stream = StreamingDenoiser(
         loaded(options.model, options.engine), form.sample_rate, form.n_channels, strength=options.strength
@@ -173,10 +173,8 @@ def live(options: Options, arguments: argparse.Namespace) -> None:
     except BrokenPipeError:
         _unplug(sink)  # Whoever listened has gone.
         return
-    if heard.n_clipped:
-        print(f"{heard.n_clipped} values were clipped at full scale", file=sys.stderr)
-    if heard.n_not_finite:
-        print(f"{heard.n_not_finite} values were NaN or infinite, and were taken for silence", file=sys.stderr)
+    for remark in heard.remarks:
+        print(remark, file=sys.stderr)
 
 
 def _fill_inbox(inbox: Path, examples_dir: Path) -> None:
@@ -197,6 +195,15 @@ def main() -> None:
     """Runs the command with its arguments, or the stage with the values of params.yaml."""
     command = parser(__doc__)
     arguments = command.parse_args()
+    if not sys.argv[1:]:
+        with alone("denoise", LOCKS_DIR):
+            _stage()
+        return
+    with arguments_blamed():
+        _run_as_told(command, arguments)
+
+
+def _run_as_told(command: argparse.ArgumentParser, arguments: argparse.Namespace) -> None:
     model = chosen_model(arguments.model, live=arguments.stream)
     options = Options(model, arguments.engine, Strength(arguments.attenuation_limit, arguments.mix))
     if arguments.stream:
@@ -214,11 +221,8 @@ def main() -> None:
         with alone(f"denoise-{digest(os.fsencode(os.path.realpath(target)))[:12]}", LOCKS_DIR):
             ledger = Ledger(LEDGER_DIR, copies=False)
             run(source, target, options, ledger, arguments.jobs, overwrite=arguments.overwrite, table=arguments.report)
-    elif sys.argv[1:]:
-        command.error("name an input and an output: python -m stages.denoise INPUT OUTPUT")
     else:
-        with alone("denoise", LOCKS_DIR):
-            _stage()
+        command.error("name an input and an output: python -m stages.denoise INPUT OUTPUT")
 
 
 def _stage() -> None:

@@ -58,13 +58,15 @@ def test_the_mix_is_part_of_the_recording(noisy: Path, command: Command) -> None
     [
         (["--attenuation-limit", "-1"], "error: The attenuation limit is -1 dB: expected 0 to 200 dB."),
         (["--attenuation-limit", "201"], "error: The attenuation limit is 201 dB: expected 0 to 200 dB."),
+        (["--attenuation-limit", "inf"], "error: The attenuation limit is inf dB: expected 0 to 200 dB."),
+        (["--mix", "nan"], "error: The share of the dry signal is nan: expected 0 to 1."),
         (["--attenuation-limit", "nan"], "error: The attenuation limit is nan dB: expected 0 to 200 dB."),
         (["--mix", "1.5"], "error: The share of the dry signal is 1.5: expected 0 to 1."),
         (["--mix", "-0.5"], "error: The share of the dry signal is -0.5: expected 0 to 1."),
     ],
 )
 def test_a_strength_out_of_range_is_refused(noisy: Path, command: Command, options: list[str], text: str) -> None:
-    assert_refused(command("denoise", noisy, "out.wav", *options), text)
+    assert_refused(command("denoise", noisy, "out.wav", *options), text, code=2)
     assert not Path("out.wav").exists()
 
 
@@ -88,6 +90,7 @@ def test_an_exported_file_is_a_model_too(noisy: Path, command: Command) -> None:
     assert_refused(
         command("denoise", noisy, "b.wav", "--model", "elsewhere.onnx", "--engine", "torch"),
         "elsewhere.onnx: PyTorch cannot run an ONNX file",
+        code=2,
     )
 
 
@@ -125,9 +128,9 @@ def test_a_model_that_is_not_there_or_none_is_named(untrained: Path, command: Co
     else:
         save_file({"weight": np.zeros(3)}, untrained)
     for engine in ("onnx", "torch"):
-        assert_refused(command("denoise", source, "out", "--engine", engine), "error: models/denoiser.safetensors: ")
+        assert_refused(command("denoise", source, "out", "--engine", engine), "error: models/denoiser.safetensors: ", code=2)
     for name, text in (("other.safetensors", "no such weights file"), ("other.onnx", "no such ONNX file")):
-        assert_refused(command("denoise", source, "out", "--model", name), f"error: {name}: {text}")
+        assert_refused(command("denoise", source, "out", "--model", name), f"error: {name}: {text}", code=2)
     assert not Path("out").exists()
 
 
@@ -135,7 +138,7 @@ def test_a_model_that_is_not_there_or_none_is_named(untrained: Path, command: Co
 def test_a_damaged_exported_file_is_named(untrained: Path, command: Command, content: bytes) -> None:
     Path("bad.onnx").write_bytes(content)
     ended = command("denoise", recorded(Path("noisy.wav")), "out", "--model", "bad.onnx")
-    assert_refused(ended, "error: bad.onnx: ")
+    assert_refused(ended, "error: bad.onnx: ", code=2)
     assert not Path("out").exists()
 
 
@@ -157,6 +160,8 @@ def test_a_damaged_exported_file_is_named(untrained: Path, command: Command, con
         (["noisy.wav", "b.wav", "--stream"], "--stream reads standard input and writes standard output"),
         (["--stream", "--rate", "0"], "argument --rate: expected a whole number from 1, found '0'"),
         (["--stream", "--rate", "16k"], "argument --rate: expected a whole number from 1, found '16k'"),
+        (["--stream", "--rate", "99999999999999999999"], "argument --rate: expected a whole number from 1 to 3000000"),
+        (["--stream", "--rate", "8000", "--channels", "1025"], "argument --channels: expected a whole number from 1 to 1024"),
         (["--stream", "--encoding", "s17"], "argument --encoding: invalid choice: 's17'"),
     ],
 )
@@ -168,14 +173,16 @@ def test_wrong_arguments_are_named(untrained: Path, command: Command, arguments:
 
 
 def test_an_input_that_is_not_there_is_named(untrained: Path, command: Command) -> None:
-    assert_refused(command("denoise", "nowhere.wav", "out"), "error: nowhere.wav: no such file or folder.")
+    assert_refused(command("denoise", "nowhere.wav", "out"), "error: nowhere.wav: no such file or folder.", code=2)
     assert not Path("out").exists()
 
 
 def test_a_file_as_the_place_of_a_folder_is_named(untrained: Path, command: Command) -> None:
     recorded(Path("in/a.wav"))
     Path("out").write_text("mine", encoding="utf-8")
-    assert_refused(command("denoise", "in", "out"), "error: out is a file: name a folder for what becomes of the folder in.")
+    assert_refused(
+        command("denoise", "in", "out"), "error: out is a file: name a folder for what becomes of the folder in.", code=2
+    )
     assert Path("out").read_text(encoding="utf-8") == "mine"
 
 

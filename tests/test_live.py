@@ -21,9 +21,20 @@ from hypothesis import strategies as st
 from small_pipeline import ROOT, Command, environment
 from specimens import RATE, STFT, few, hiss, law, model, spectrum, voiced
 
+from stages.core.container_rest import Source
 from stages.core.denoiser import Denoiser
 from stages.core.enhancement import enhanced
-from stages.core.live import ENCODINGS, LiveError, PcmFormat, Source, decoded, denoise_stream, encoded, wav_format, wav_header
+from stages.core.live import (
+    ENCODINGS,
+    LiveError,
+    PcmFormat,
+    decoded,
+    denoise_stream,
+    encoded,
+    standard_streams,
+    wav_format,
+    wav_header,
+)
 from stages.core.streaming import StreamingDenoiser
 
 pytest_plugins = ["pipeline_fixtures"]
@@ -236,6 +247,45 @@ def test_chunks_around_the_samples_are_no_sound() -> None:
     assert streamed(stream, form)[44:] == expected
 
 
+def test_sound_behind_a_wrong_size_of_a_stream_is_named() -> None:
+    samples = wav("s16", signal(3001, 1))
+    for n_bytes, n_left_out in ((2000, 4002), (2001, 4000), (6002, 0)):
+        stream, form = io.BytesIO(samples), wav_format(io.BytesIO(with_size(samples, n_bytes)))
+        wav_format(stream)
+        sink = io.BytesIO()
+        if n_bytes % form.frame_bytes:
+            form = PcmFormat(RATE, 1, "u8", wav=True, n_bytes=n_bytes)
+        heard = denoise_stream(stream, sink, form, StreamingDenoiser(denoiser(), RATE, 1), 1600)
+        assert heard.n_left_out == n_left_out
+        assert len(heard.remarks) == bool(n_left_out)
+    assert len(sink.getvalue()) == 44 + 6002
+
+
+def test_the_length_in_an_rf64_header_ends_the_sound() -> None:
+    file = io.BytesIO()
+    soundfile.write(file, signal(501, 1), RATE, "PCM_16", format="RF64")
+    stream = io.BytesIO(file.getvalue() + b"LIST" + struct.pack("<I", 4000) + b"x" * 4000)
+    form = wav_format(stream)
+    assert form.n_bytes == 1002
+    assert len(streamed(stream, form)) == 44 + 1002
+    # What is written is WAV, which holds no larger number.
+    assert wav_header(PcmFormat(RATE, 1, "s16", wav=True, n_bytes=1 << 33))[40:] == b"\xff" * 4
+
+
+def test_a_chunk_of_billions_of_bytes_is_not_held_in_memory() -> None:
+    asked = []
+
+    class Endless:
+        def read(self, size: int, /) -> bytes:
+            asked.append(size)
+            return head.read(size)
+
+    head = io.BytesIO(b"RIFF\0\0\0\0WAVEnote\xff\xff\xff\xff" + bytes(200_000))
+    with pytest.raises(LiveError, match="ends before its samples begin"):
+        wav_format(Endless())
+    assert max(asked) <= 1 << 16
+
+
 def test_samples_of_an_odd_number_of_bytes_are_padded() -> None:
     data = wav("u8", signal(333, 1))
     stream = io.BytesIO(data)
@@ -243,13 +293,6 @@ def test_samples_of_an_odd_number_of_bytes_are_padded() -> None:
     assert len(found) == 44 + 333 + 1
     assert struct.unpack("<I", found[4:8])[0] == len(found) - 8
     assert len(soundfile.read(io.BytesIO(found))[0]) == 333
-
-
-def test_a_header_that_promises_half_a_sample_is_named() -> None:
-    data = wav("s16", signal(1000, 1)).replace(struct.pack("<4sI", b"data", 2000), struct.pack("<4sI", b"data", 1999))
-    stream = io.BytesIO(data)
-    with pytest.raises(LiveError, match="expected whole samples, found 1999 bytes"):
-        streamed(stream, wav_format(stream))
 
 
 @pytest.mark.parametrize("n_missing", [2, 3, 1999])
@@ -261,6 +304,14 @@ def test_a_wav_stream_that_ends_too_early_is_named(n_missing: int) -> None:
     with pytest.raises(LiveError, match=f"expected 2000 bytes of sound, found {2000 - n_missing} bytes"):
         denoise_stream(stream, sink, form, StreamingDenoiser(denoiser(), RATE, 1), 1600)
     assert len(sink.getvalue()) == 44 + 2 * ((2000 - n_missing) // 2)
+
+
+def test_a_sample_that_a_header_cuts_off_is_named() -> None:
+    data = with_size(wav("s16", signal(1000, 1)), 1999)
+    stream = io.BytesIO(data)
+    form = wav_format(stream)
+    with pytest.raises(LiveError, match="header gives 1999 bytes of sound, which are no whole samples of 2 bytes"):
+        denoise_stream(stream, io.BytesIO(), form, StreamingDenoiser(denoiser(), RATE, 1), 1600)
 
 
 def spoiled(data: bytes, **places: bytes) -> bytes:
@@ -295,8 +346,10 @@ def test_what_is_no_wav_stream_is_named(data: bytes, text: str) -> None:
             {"at20": b"\x06\0", "at34": b"\x08\0"},
             "format 6 with 8 bits, 1 channels at 16000 Hz: expected PCM or floating point",
         ),
-        ({"at22": b"\0\0"}, "0 channels"),
-        ({"at24": b"\0\0\0\0"}, "at 0 Hz"),
+        ({"at22": b"\0\0"}, "damaged: expected 1 to 1024 channels, found 0"),
+        ({"at22": b"\xff\xff"}, "damaged: expected 1 to 1024 channels, found 65535"),
+        ({"at24": b"\0\0\0\0"}, "damaged: expected a sample rate of 1 to 3000000 Hz, found 0 Hz"),
+        ({"at24": b"\xff\xff\xff\x7f"}, "damaged: expected a sample rate of 1 to 3000000 Hz, found 2147483647 Hz"),
         ({"at34": b"\x0c\0"}, "with 12 bits"),
     ],
 )
@@ -384,20 +437,56 @@ def test_a_reader_that_goes_away_ends_the_program(untrained: Path, processes: li
     assert process.stderr.read().decode().splitlines() == ["delay: 32 ms"]
 
 
+def test_a_pipe_that_does_not_wait_is_read_to_its_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    reading, writing = os.pipe()
+    os.set_blocking(reading, False)
+    with os.fdopen(reading, "rb") as source, Path(os.devnull).open("w", encoding="utf-8") as sink:
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(source))
+        monkeypatch.setattr(sys, "stdout", sink)
+        stream, _ = standard_streams()
+        sending = threading.Timer(0.3, lambda: (os.write(writing, b"late"), os.close(writing)))
+        sending.start()
+        assert [stream.read1(2), stream.read1(2), stream.read1(2)] == [b"la", b"te", b""]
+        sending.join()
+
+
+@pytest.mark.parametrize("name", ["stdin", "stdout"])
+def test_a_stream_without_its_pipe_is_named(
+    untrained: Path, command: Command, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    Path("input").write_bytes(b"")
+    with Path("input").open("rb") as source, Path(os.devnull).open("w", encoding="utf-8") as sink:
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(source))
+        monkeypatch.setattr(sys, "stdout", sink)
+        monkeypatch.setattr(sys, name, None)
+        ended = command("denoise", "--stream", "--rate", "16000")
+    assert ended.code == 1
+    assert f"error: --stream needs the standard {name.removeprefix('std')}put, which is closed" in ended.err
+
+
+@pytest.mark.parametrize("closed", ["2>&-", "0<&- 1>&- 2>&-"])
+def test_the_command_runs_with_closed_streams(untrained: Path, closed: str) -> None:
+    recorded(Path("noisy.wav"))
+    line = f'"$0" -m stages.denoise noisy.wav clean.wav --model {untrained} {closed}'
+    settings = environment(Path.cwd()) | {"PYTHONPATH": str(ROOT)}
+    assert subprocess.run(["sh", "-c", line, sys.executable], env=settings, timeout=120, check=False).returncode == 0
+    assert len(soundfile.read("clean.wav")[0]) == len(soundfile.read("noisy.wav")[0])
+
+
 @pytest.mark.parametrize(
-    ("arguments", "data", "text"),
+    ("arguments", "data", "code", "text"),
     [
-        ([], b"no sound", "error: The input is no WAV stream; name the format of raw samples with --rate"),
-        (["--rate", "16000"], b"\0\0\0", "error: The stream was cut off: expected whole samples, found 3 bytes"),
-        (["--rate", "16000", "--mix", "2"], b"", "error: The share of the dry signal is 2: expected 0 to 1."),
-        (["--rate", "16000", "--model", "gone"], b"", "error: gone: no such weights file"),
+        ([], b"no sound", 1, "error: The input is no WAV stream; name the format of raw samples with --rate"),
+        (["--rate", "16000"], b"\0\0\0", 1, "error: The stream was cut off: expected whole samples, found 3 bytes"),
+        (["--rate", "16000", "--mix", "2"], b"", 2, "error: The share of the dry signal is 2: expected 0 to 1."),
+        (["--rate", "16000", "--model", "gone"], b"", 2, "error: gone: no such weights file"),
     ],
 )
 def test_mistakes_of_a_stream_are_said(
-    untrained: Path, command: Command, monkeypatch: pytest.MonkeyPatch, arguments: list[str], data: bytes, text: str
+    untrained: Path, command: Command, monkeypatch: pytest.MonkeyPatch, arguments: list[str], data: bytes, code: int, text: str
 ) -> None:
     ended = through(command, monkeypatch, data, *arguments)
-    assert ended.code == 1
+    assert ended.code == code
     assert text in ended.err
     assert "Traceback" not in ended.err
 

@@ -1,7 +1,9 @@
 """Sound and video files of every kind: what is read is whole or refused, what is written is like what was read."""
 
 import hashlib
+import re
 import resource
+import struct
 import tracemalloc
 from fractions import Fraction
 from pathlib import Path
@@ -358,6 +360,92 @@ def test_truncated_file_is_refused(name: str, tmp_path: Path) -> None:
     path.write_bytes(data[: len(data) * 6 // 10])
     with pytest.raises(AudioError, match=str(path)):
         whole(path)
+
+
+@pytest.mark.parametrize(("name", "place", "order"), [("pcm16.wav", 24, "<"), ("pcm16.au", 16, ">")])
+@pytest.mark.parametrize("rate", [3_000_001, 2**31 - 1])
+@pytest.mark.parametrize("n_files", [1, 2])
+def test_a_rate_that_cannot_be_is_refused(name: str, place: int, order: str, rate: int, n_files: int, tmp_path: Path) -> None:
+    """Two WAV files in one are left to FFmpeg."""
+    path = specimen(tmp_path / name)
+    data = path.read_bytes()
+    path.write_bytes((data[:place] + struct.pack(f"{order}I", rate) + data[place + 4 :]) * n_files)
+    with pytest.raises(AudioError, match=f"{path}: its header is damaged: expected a sample rate of .* found {rate} Hz"):
+        whole(path)
+
+
+@pytest.mark.parametrize("container", ["WAV", "AU"])
+def test_more_channels_than_can_be_are_refused(container: str, tmp_path: Path) -> None:
+    path = tmp_path / "many.wav"
+    soundfile.write(path, np.zeros((2, 1024), np.float32), 16_000, format=container)
+    assert whole(path)[0].shape == (2, 1024)
+    data = bytearray(path.read_bytes())
+    if container == "WAV":
+        data[22:24], data[32:34] = struct.pack("<H", 2048), struct.pack("<H", 4096)
+    else:
+        data[20:24] = struct.pack(">I", 2048)
+    path.write_bytes(bytes(data))
+    with pytest.raises(AudioError, match=str(path)):
+        whole(path)
+
+
+LEFT_OUT = r"its header ends the sound (\d+) bytes before the end; if they are sound, it was left out"
+
+
+@pytest.mark.parametrize("name", ["pcm16.wav", "u8.wav", "pcm16.rf64", "pcm16.aiff"])
+def test_sound_behind_a_wrong_size_is_named(name: str, tmp_path: Path) -> None:
+    """As recorders leave it that crash, or whose counter of bytes ran over."""
+    path = specimen(tmp_path / name, n_samples=3001)
+    data = path.read_bytes()
+    # As loud as no name of a chunk is: in a real file it would be one by a rare chance only.
+    rest = b"\x01\xfe" * 5000
+    path.write_bytes(data + b"\0" * (len(data) % 2) + rest)
+    old, source = whole(path)
+    assert len(old) == 3001
+    assert [re.fullmatch(LEFT_OUT, remark)[1] for remark in source.remarks] == [str(len(rest))]
+
+
+@pytest.mark.parametrize("name", ["pcm16.wav", "u8.wav", "mp3.mp3", "aac.m4a", "pcm16.mov", "pcm16.rf64", "pcm16.aiff"])
+def test_a_second_file_behind_the_first_is_named(name: str, tmp_path: Path) -> None:
+    path = specimen(tmp_path / name)
+    data = path.read_bytes()
+    path.write_bytes(data + data)
+    remarks = whole(path)[1].remarks
+    assert len(remarks) == 1
+    assert abs(int(re.fullmatch(LEFT_OUT, remarks[0])[1]) - len(data)) <= 500
+
+
+TAG = b"TAG" + bytes(125)
+CHUNKS = [
+    b"LIST\4\0\0\0INFO",
+    b"note\5\0\0\0hello\0id3 \2\0\0\0ab",
+    b"note\5\0\0\0helloLIST\4\0\0\0INFO",
+    bytes(4000),
+    b"\0\0\0",
+    TAG,
+    b"ID3\4\0\0\0\0\1\0" + bytes(128),
+    b"APETAGEX" + bytes(24),
+]
+
+
+@pytest.mark.parametrize("rest", CHUNKS, ids=range(len(CHUNKS)))
+@pytest.mark.parametrize("name", ["pcm16.wav", "u8.wav"])
+def test_chunks_tags_and_padding_behind_the_sound_are_nothing_to_name(name: str, rest: bytes, tmp_path: Path) -> None:
+    for n_samples in (3000, 3001):
+        path = specimen(tmp_path / name, n_samples=n_samples)
+        data = path.read_bytes()
+        # With the byte of padding behind an odd number of bytes, and without.
+        for padding in {b"", b"\0" * (len(data) % 2)}:
+            path.write_bytes(data + padding + rest)
+            old, source = whole(path)
+            assert (len(old), source.remarks) == (n_samples, [])
+
+
+@pytest.mark.parametrize("rest", [TAG, b"APETAGEX" + bytes(24), bytes(9000), TAG + bytes(300)])
+def test_tags_and_padding_behind_an_mp3_are_nothing_to_name(rest: bytes, tmp_path: Path) -> None:
+    path = specimen(tmp_path / "mp3.mp3")
+    path.write_bytes(path.read_bytes() + rest)
+    assert whole(path)[1].remarks == []
 
 
 def test_file_without_sound_is_refused(tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ EXEMPT = {
     "stages/core/parameters.py": "no field has a default (tested below), so all that it yields is in params.yaml",
     "stages/core/parameter_file.py": "reads those values and words what is wrong with them",
     "stages/core/runtime.py": "steers the machine only: processes, device, locks",
+    "stages/__init__.py": "steers the machine only: Ctrl-C while modules are imported, and a switch of ONNX Runtime",
 }
 EXEMPT_SECTIONS = {"runtime"}  # steers the machine only
 STAGE_COMMAND = re.compile(r"\bpython3? -m stages\.(\w+)")

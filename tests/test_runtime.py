@@ -2,6 +2,8 @@
 
 import os
 import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -140,3 +142,14 @@ def test_auto_is_the_first_device_there_is(cuda: bool, mps: bool, expected: str,
 def test_an_unknown_device_is_named_with_those_there_are() -> None:
     with pytest.raises(DeviceError, match="expected auto, cpu, cuda, mps, found 'gpu'"):
         resolved_device("gpu")
+
+
+@pytest.mark.parametrize("stage", ["denoise", "download", "train"])
+def test_an_interrupt_while_a_stage_is_imported_leaves_no_traceback(stage: str, repository: Path, tmp_path: Path) -> None:
+    for name in ("numpy", "filelock", "tqdm"):
+        (tmp_path / f"{name}.py").write_text("import os, signal\nos.kill(os.getpid(), signal.SIGINT)\n", encoding="utf-8")
+    settings = {**os.environ, "PYTHONPATH": f"{tmp_path}{os.pathsep}{repository}"}
+    ended = subprocess.run(
+        [sys.executable, "-m", f"stages.{stage}"], cwd=tmp_path, env=settings, capture_output=True, text=True, check=False
+    )
+    assert (ended.returncode, ended.stderr) == (130, "interrupted\n")

@@ -27,6 +27,20 @@ LONG = Stft(n_fft=512, win_length=512, hop_length=256)
 # An overlap of three quarters, and a transform that is longer than its window.
 DENSE = Stft(n_fft=96, win_length=64, hop_length=16)
 RATES = [8000, 16000, 44100, 48000]
+BLOCKS = """
+import numpy as np, os, sys, torch
+from stages.core.streaming import BlockError, StreamingDenoiser
+sys.path.append("tests")
+from test_streaming import Fixed
+
+stream = StreamingDenoiser(Fixed(torch.ones_like), 16000, 2)
+for block in (np.zeros((5, 2), np.int16), np.zeros((5, 2)), np.zeros(5, np.float32), np.zeros((5, 3), np.float32)):
+    try:
+        stream.process(block)
+    except BlockError as error:
+        print(error)
+assert os.environ["ORT_DISABLE_TELEMETRY"] == "1"
+"""
 LENGTHS = """
 import numpy as np, sys, torch
 sys.path.append("tests")
@@ -98,6 +112,18 @@ def random_sizes(seed: int, sample_rate: int) -> list[int]:
 
 
 # ---- blocks
+
+
+def test_blocks_of_another_type_or_shape_are_named(repository: Path) -> None:
+    """In a process in which annotations are not checked, as at a user's."""
+    ended = subprocess.run([sys.executable, "-c", BLOCKS], cwd=repository, capture_output=True, text=True, check=True)
+    found = [line.split("found ")[1].split(";")[0] for line in ended.stdout.splitlines()]
+    assert found == [
+        "int16 of the shape (5, 2)",
+        "float64 of the shape (5, 2)",
+        "float32 of the shape (5,)",
+        "float32 of the shape (5, 3)",
+    ]
 
 
 @pytest.mark.parametrize("sample_rate", RATES)

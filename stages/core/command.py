@@ -1,12 +1,20 @@
 """The arguments of the command that denoises, and what they mean."""
 
 import argparse
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from stages.core.batch import BatchError
+from stages.core.checkpoint import CheckpointError
 from stages.core.engines import Engine
+from stages.core.files import shown
 from stages.core.live import ENCODINGS
-from stages.core.streaming import Strength
+from stages.core.media_reading import HIGHEST_RATE, MOST_CHANNELS
+from stages.core.onnx_model import OnnxError
+from stages.core.streaming import Strength, StrengthError
 
 # Weights that come with the project, by the names that `--model` knows.
 PRETRAINED = {
@@ -36,6 +44,16 @@ class Options:
     def described(self) -> str:
         """The settings as one line of text, the same for the same settings."""
         return f"{self.engine} {asdict(self.strength)}"
+
+
+@contextmanager
+def arguments_blamed() -> Iterator[None]:
+    """Ends the program with exit code 2 where an argument is to blame: a strength, a model or a path that cannot be."""
+    try:
+        yield
+    except (StrengthError, BatchError, CheckpointError, OnnxError) as error:
+        print(shown(f"error: {error}"), file=sys.stderr)
+        raise SystemExit(2) from None
 
 
 def chosen_model(name: str | None, *, live: bool) -> Path:
@@ -89,9 +107,13 @@ def parser(description: str) -> argparse.ArgumentParser:
     )
     live = command.add_argument_group("live", "from standard input to standard output, as the sound comes")
     live.add_argument("--stream", action="store_true", help="denoise a WAV stream, or raw samples if --rate is given")
-    live.add_argument("--rate", type=_positive, metavar="HZ", help="sample rate of raw samples")
+    live.add_argument("--rate", type=_up_to(HIGHEST_RATE), metavar="HZ", help="sample rate of raw samples")
     live.add_argument(
-        "--channels", type=_positive, default=1, metavar="N", help="channels of raw samples, interleaved (default: 1)"
+        "--channels",
+        type=_up_to(MOST_CHANNELS),
+        default=1,
+        metavar="N",
+        help="channels of raw samples, interleaved (default: 1)",
     )
     live.add_argument(
         "--encoding", choices=ENCODINGS, default="s16", help="little-endian encoding of raw samples (default: %(default)s)"
@@ -103,6 +125,15 @@ def _positive(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"expected a whole number from 1, found '{text}'")
     return int(text)
+
+
+def _up_to(most: int) -> Callable[[str], int]:
+    def limited(text: str) -> int:
+        if (value := _positive(text)) > most:
+            raise argparse.ArgumentTypeError(f"expected a whole number from 1 to {most}, found '{text}'")
+        return value
+
+    return limited
 
 
 def _n_jobs(text: str) -> int:

@@ -14,7 +14,7 @@ from av.container import InputContainer
 
 from stages.core.container_ends import bytes_behind, missing_part
 from stages.core.container_opening import chosen, messages, opened, reason, start_decoder
-from stages.core.media_reading import Block, MediaError, MediaFormat, MediaReader
+from stages.core.media_reading import Block, MediaError, MediaFormat, MediaReader, impossible
 
 # Generic in PyAV's type stubs only.
 if TYPE_CHECKING:
@@ -82,6 +82,8 @@ class ContainerReader(MediaReader):
         form = MediaFormat(
             "av", container.format.name, codec.canonical_name, bit_depth=bits, bit_rate=_bit_rate(container, stream, bits)
         )
+        if fault := impossible(rate, len(first.layout.channels)):
+            raise MediaError(f"{path}: its header is damaged: {fault}; replace or remove the file.")
         promised = None if self._duration is None or not exact else round(self._duration * rate)
         super().__init__(path, rate, len(first.layout.channels), promised, form)
         self.duration_s = None if self._duration is None else float(self._duration)
@@ -160,6 +162,7 @@ class ContainerReader(MediaReader):
             self.remarks.append(f"its header promises {missing:.2f} s of sound more than there is")
         if self._end and (n_bytes := bytes_behind(self.path, self._end)):
             self.remarks.append(f"its last {n_bytes} bytes are no sound")
+        self._note_rest()
         if self._filled:
             seconds = self._filled / self.sample_rate
             self.remarks.append(f"its time stamps leave out {seconds:.2f} s in all, which became silence")

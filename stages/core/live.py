@@ -1,18 +1,26 @@
 """A live signal on pipes: raw PCM or WAV in, the same out, as it comes."""
 
+import os
 import struct
+import sys
 from dataclasses import dataclass, replace
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, BinaryIO, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float32
 
+from stages.core.container_rest import Source, bytes_of_no_chunk, left_out, skipped
 from stages.core.errors import DenoisingError
+from stages.core.media_reading import impossible
 from stages.core.streaming import StreamingDenoiser
 
 # Programs that write to a pipe cannot know the size of what is to come and leave 0 or one of the largest numbers there.
 _UNKNOWN = 0xFFFFFFFF
 _LARGEST_KNOWN = 0x7FFF0000
+# RF64 gives sizes beyond 4 GB; where nobody knew it, this or more.
+_LONGEST_KNOWN = 1 << 62
+# How much is read of a chunk that describes the samples; a damaged header may give it billions of bytes.
+_LONGEST_READ = 64
 _TYPES = {"u8": "u1", "s16": "<i2", "s24": "s24", "s32": "<i4", "f32": "<f4", "f64": "<f8"}
 _WAV_TYPES = {(1, 8): "u8", (1, 16): "s16", (1, 24): "s24", (1, 32): "s32", (3, 32): "f32", (3, 64): "f64"}
 _WIDTHS = {"u8": 1, "s16": 2, "s24": 3, "s32": 4, "f32": 4, "f64": 8}
@@ -21,14 +29,6 @@ ENCODINGS = tuple(_WIDTHS)
 
 class LiveError(DenoisingError):
     """A stream that is not what it was said to be."""
-
-
-@runtime_checkable
-class Source(Protocol):
-    """What bytes are read from: a pipe, a file, or bytes in memory."""
-
-    def read(self, size: int, /) -> bytes:
-        """At most `size` bytes; none at the end."""
 
 
 @runtime_checkable
@@ -61,6 +61,20 @@ class PcmFormat:
         return self.n_channels * _WIDTHS[self.encoding]
 
 
+def standard_streams() -> tuple[BinaryIO, BinaryIO]:
+    """Standard input and output as they are for bytes, made to wait for whatever is at their other end.
+
+    Raises:
+        LiveError: one of them is closed.
+    """
+    for stream, name, way in ((sys.stdin, "input", "into"), (sys.stdout, "output", "out of")):
+        if stream is None:
+            raise LiveError(f"--stream needs the standard {name}, which is closed: lead a pipe or a file {way} the program.")
+        # A pipe that another program has set not to wait looks as if it had ended whenever it is empty.
+        os.set_blocking(stream.fileno(), True)
+    return sys.stdin.buffer, sys.stdout.buffer
+
+
 def wav_format(stream: Source) -> PcmFormat:
     """Reads the header of a WAV stream up to its first sample.
 
@@ -70,7 +84,7 @@ def wav_format(stream: Source) -> PcmFormat:
     head = stream.read(12)
     if len(head) < 12 or head[:4] not in (b"RIFF", b"RF64") or head[8:] != b"WAVE":
         raise LiveError("The input is no WAV stream; name the format of raw samples with --rate, --channels and --encoding.")
-    form = None
+    form, long_size = None, 0
     while True:
         chunk = stream.read(8)
         if len(chunk) < 8:
@@ -78,11 +92,16 @@ def wav_format(stream: Source) -> PcmFormat:
         name, size = chunk[:4], struct.unpack("<I", chunk[4:])[0]
         if name == b"data":
             break
-        body = stream.read(size + size % 2)
+        body = stream.read(min(size + size % 2, _LONGEST_READ)) if name in (b"fmt ", b"ds64") else b""
+        skipped(stream, size + size % 2 - len(body))
         if name == b"fmt ":
             form = _described(body)
+        elif name == b"ds64" and len(body) >= 16:
+            long_size = struct.unpack_from("<Q", body, 8)[0]
     if form is None:
         raise LiveError("The WAV stream has no chunk that describes its samples.")
+    if size == _UNKNOWN and 0 < long_size < _LONGEST_KNOWN:
+        return replace(form, n_bytes=long_size)
     return replace(form, n_bytes=size if 0 < size < _LARGEST_KNOWN else None)
 
 
@@ -92,16 +111,29 @@ def wav_header(form: PcmFormat) -> bytes:
     width = _WIDTHS[form.encoding]
     fields = (code, form.n_channels, form.sample_rate, form.sample_rate * form.frame_bytes, form.frame_bytes, 8 * width)
     described = b"fmt " + struct.pack("<IHHIIHH", 16, *fields)
-    size, whole = (_UNKNOWN, _UNKNOWN) if form.n_bytes is None else (form.n_bytes, 36 + form.n_bytes + form.n_bytes % 2)
+    size = form.n_bytes if form.n_bytes is not None and form.n_bytes < _LARGEST_KNOWN else _UNKNOWN
+    whole = _UNKNOWN if size == _UNKNOWN else 36 + size + size % 2
     return b"RIFF" + struct.pack("<I", whole) + b"WAVE" + described + b"data" + struct.pack("<I", size)
 
 
 @dataclass(frozen=True, slots=True)
 class Heard:
-    """What there is to say of a stream that has ended: values that were clipped at full scale, and that were no numbers."""
+    """What there is to say of a stream that has ended.
+
+    Values that were clipped at full scale, values that were no numbers, and bytes behind the samples that may be some too.
+    """
 
     n_clipped: int
     n_not_finite: int
+    n_left_out: int = 0
+
+    @property
+    def remarks(self) -> list[str]:
+        """The same as sentences that the user should see."""
+        said = [f"{self.n_clipped} values were clipped at full scale"] if self.n_clipped else []
+        if self.n_not_finite:
+            said.append(f"{self.n_not_finite} values were NaN or infinite, and were taken for silence")
+        return [*said, left_out(self.n_left_out)] if self.n_left_out else said
 
 
 def denoise_stream(source: Source, sink: Sink, form: PcmFormat, denoiser: StreamingDenoiser, block_samples: int) -> Heard:
@@ -128,11 +160,16 @@ def denoise_stream(source: Source, sink: Sink, form: PcmFormat, denoiser: Stream
     n_clipped += _written(sink, denoiser.flush(), form)
     if form.n_bytes is not None and form.n_bytes % 2 and n_read == form.n_bytes:
         sink.write(b"\0")
-    lacking = n_read < (form.n_bytes or 0)
-    if rest or lacking:
-        promised = f"{form.n_bytes} bytes of sound" if lacking else "whole samples"
+    if rest and n_read == form.n_bytes:
+        raise LiveError(
+            f"The header gives {n_read} bytes of sound, which are no whole samples of {form.frame_bytes} bytes; "
+            "the whole ones were denoised."
+        )
+    if rest or n_read < (form.n_bytes or 0):
+        promised = "whole samples" if form.n_bytes is None else f"{form.n_bytes} bytes of sound"
         raise LiveError(f"The stream was cut off: expected {promised}, found {n_read} bytes; what came was denoised.")
-    return Heard(n_clipped, n_not_finite)
+    n_left_out = 0 if form.n_bytes is None else bytes_of_no_chunk(source, odd=form.n_bytes % 2 == 1)
+    return Heard(n_clipped, n_not_finite, n_left_out)
 
 
 def _wanted(n_bytes: int, form: PcmFormat, n_read: int) -> int:
@@ -188,9 +225,11 @@ def _described(body: bytes) -> PcmFormat:
     if code == 0xFFFE and len(body) >= 26:
         code = struct.unpack("<H", body[24:26])[0]
     encoding = _WAV_TYPES.get((code, bits))
-    if encoding is None or channels == 0 or rate == 0:
+    if encoding is None:
         raise LiveError(
             f"The WAV stream has format {code} with {bits} bits, {channels} channels at {rate} Hz: "
             "expected PCM or floating point."
         )
+    if fault := impossible(rate, channels):
+        raise LiveError(f"The header of the WAV stream is damaged: {fault}.")
     return PcmFormat(rate, channels, encoding, wav=True)

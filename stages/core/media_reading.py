@@ -14,6 +14,7 @@ from jaxtyping import Float32
 
 from stages.core.audio import AudioError, check_complete
 from stages.core.container_ends import missing_part
+from stages.core.container_rest import sound_left_out
 
 Block = Float32[np.ndarray, "samples channels"]
 # How much is decoded at once, whatever the length of the blocks that are asked for.
@@ -22,6 +23,10 @@ _CHUNK = 1 << 14
 _LONGEST_HEADER = 1024
 # What libsndfile reports of a length that it does not know, and beyond.
 _UNKNOWN = 2**62
+# More than any recorder gives: 1-bit recorders run at 2.8 MHz. Headers that say more are damaged, and what is built for such
+# rates, filters for example, would take minutes and gigabytes.
+HIGHEST_RATE = 3_000_000
+MOST_CHANNELS = 1024
 _BIT_DEPTHS = {"PCM_S8": 8, "PCM_U8": 8, "PCM_16": 16, "PCM_24": 24, "PCM_32": 32, "FLOAT": 32, "DOUBLE": 64}
 _BIT_DEPTHS |= {"ALAC_16": 16, "ALAC_20": 20, "ALAC_24": 24, "ALAC_32": 32}
 _COMPRESSED = frozenset({"VORBIS", "OPUS", "MPEG_LAYER_I", "MPEG_LAYER_II", "MPEG_LAYER_III"})
@@ -45,6 +50,13 @@ class MediaFormat:
     endian: str = "FILE"
     bit_depth: int | None = None
     bit_rate: int | None = None
+
+
+def impossible(sample_rate: int, n_channels: int) -> str:
+    """Why sound of this rate (Hz) and so many channels cannot be, or nothing."""
+    if not 1 <= sample_rate <= HIGHEST_RATE:
+        return f"expected a sample rate of 1 to {HIGHEST_RATE} Hz, found {sample_rate} Hz"
+    return "" if 1 <= n_channels <= MOST_CHANNELS else f"expected 1 to {MOST_CHANNELS} channels, found {n_channels}"
 
 
 class MediaReader(ABC):
@@ -117,6 +129,10 @@ class MediaReader(ABC):
         time = (self.n_read + first) / self.sample_rate
         raise MediaError(f"{self.path}: holds samples that are {kind}, the first at {time:.3f} s; replace or remove the file.")
 
+    def _note_rest(self) -> None:
+        if remark := sound_left_out(self.path, self.format.container):
+            self.remarks.append(remark)
+
     def _truncated(self, promised: int) -> MediaError:
         return MediaError(
             f"{self.path}: truncated or corrupt: expected {promised} samples ({promised / self.sample_rate:.2f} s), found "
@@ -149,8 +165,8 @@ class SoundReader(MediaReader):
             check_complete(path, file)
             if lack := missing_part(path, file.format):
                 raise MediaError(f"{path}: truncated or corrupt: {lack}; replace or remove the file.")
-            if file.samplerate < 1 or file.channels < 1:
-                raise MediaError(f"{path}: its header gives no sample rate; replace or remove the file.")
+            if fault := impossible(file.samplerate, file.channels):
+                raise MediaError(f"{path}: its header is damaged: {fault}; replace or remove the file.")
             n_samples = None if file.frames >= _UNKNOWN else int(file.frames)
             if n_samples == 0 and path.stat().st_size > _LONGEST_HEADER:
                 raise MediaError(
@@ -182,6 +198,7 @@ class SoundReader(MediaReader):
     def _check_end(self) -> None:
         if self.n_samples is not None and self.n_read != self.n_samples:
             raise self._truncated(self.n_samples)
+        self._note_rest()
 
 
 def _sound_format(path: Path, file: soundfile.SoundFile) -> MediaFormat:

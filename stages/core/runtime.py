@@ -161,6 +161,10 @@ def run_command(name: str, main: Callable[[], None]) -> None:
     code 130. Any other exception is a mistake in the program and keeps its traceback.
     """
     try:
+        if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+            # Until here, while modules are imported, it ends the process at once.
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+        _open_standard_streams()
         end_with_parent()
         main()
     except DenoisingError as error:
@@ -173,6 +177,19 @@ def run_command(name: str, main: Callable[[], None]) -> None:
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         raise SystemExit(130) from None
+
+
+def _open_standard_streams() -> None:
+    """Leads those that are closed nowhere: the next file that is opened would take their place, and messages go into it."""
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            # The lowest number that is free is this one.
+            os.open(os.devnull, os.O_RDWR)
+    if sys.stderr is None:
+        # Without it print and tqdm would write to the standard output, or fail.
+        sys.stderr = open(2, "w", encoding="utf-8", closefd=False)  # noqa: SIM115 - as long as the process
 
 
 def _results(function: Callable[[Item], Result], items: Iterable[Item], workers: int, *, in_order: bool) -> Iterator[Result]:

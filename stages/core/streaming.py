@@ -23,6 +23,10 @@ _CANCELLED = 0.05
 _LONGEST_BLOCK_S = 10
 
 
+class BlockError(DenoisingError, ValueError):
+    """A block of another type or shape than the stream's."""
+
+
 class StrengthError(DenoisingError):
     """A strength that cannot be."""
 
@@ -102,7 +106,16 @@ class StreamingDenoiser:
 
     @torch.inference_mode()
     def process(self, block: Block) -> Ready:
-        """Takes the next samples and returns those of the estimate that are ready."""
+        """Takes the next samples and returns those of the estimate that are ready.
+
+        Raises:
+            BlockError: the block is not of float32, or not of samples times the channels of the stream.
+        """
+        if block.dtype != np.float32 or block.ndim != 2 or block.shape[1] != self._channels:
+            raise BlockError(
+                f"Expected a block of float32, full scale 1.0, of the shape (samples, {self._channels}), found {block.dtype} "
+                f"of the shape {block.shape}; for whole numbers divide by their full scale first."
+            )
         limit = _LONGEST_BLOCK_S * self._rate
         if len(block) > limit:
             return np.concatenate([self.process(block[first : first + limit]) for first in range(0, len(block), limit)])
