@@ -19,6 +19,7 @@ from media_specimens import CONTAINERS, LOSSLESS, SOUND_FILES, media_file, sound
 from stages.core import media
 from stages.core.audio import AudioError
 from stages.core.sound_writing import whole_numbers
+from stages.core.wav_chunks import put_speaker_mask, speaker_mask
 
 LOSSY_DB, LOSSLESS_DB = 20, 50
 NAMES = [*SOUND_FILES, *CONTAINERS]
@@ -275,6 +276,38 @@ def test_tags_of_sound_files_are_kept_or_named(tmp_path: Path) -> None:
     assert whole(sink.path)[1].tags["title"] == "Ein Titel"
     sink = copied(path, tmp_path / "out.au")
     assert sink.remarks == ["not kept of the tags: artist, title"]
+
+
+def test_chunks_that_are_not_kept_are_named(tmp_path: Path) -> None:
+    path = tmp_path / "marked.wav"
+    soundfile.write(path, waveform(1000, 1), 16_000)
+    rest = (
+        b"cue "
+        + struct.pack("<II", 4, 0)
+        + b"LIST"
+        + struct.pack("<I", 4)
+        + b"adtl"
+        + b"iXML"
+        + struct.pack("<I", 3)
+        + b"<a>\0"
+    )
+    data = path.read_bytes() + rest
+    path.write_bytes(data[:4] + struct.pack("<I", len(data) - 8) + data[8:])
+    assert copied(path, tmp_path / "out" / path.name).remarks == ["not kept: iXML, labels (adtl), markers (cue)"]
+    plain = tmp_path / "plain.wav"
+    soundfile.write(plain, waveform(1000, 1), 16_000)
+    assert copied(plain, tmp_path / "out" / plain.name).remarks == []
+
+
+@pytest.mark.parametrize(("n_channels", "mask"), [(6, 0x60F), (6, 0x3F), (2, 0x600), (3, 0x7), (4, 0)])
+def test_channels_stay_with_their_loudspeakers(n_channels: int, mask: int, tmp_path: Path) -> None:
+    path = tmp_path / "surround.wav"
+    soundfile.write(path, waveform(1000, n_channels), 16_000, format="WAVEX")
+    put_speaker_mask(path, struct.pack("<I", mask))
+    assert speaker_mask(path) == struct.pack("<I", mask)
+    sink = copied(path, tmp_path / "out" / path.name)
+    assert speaker_mask(sink.path) == struct.pack("<I", mask)
+    np.testing.assert_array_equal(soundfile.read(sink.path)[0], soundfile.read(path)[0])
 
 
 def test_what_cannot_be_written_becomes_lossless(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from stages.core.container_writing import ContainerPlan, ContainerSink
 from stages.core.files import written
 from stages.core.media_reading import MediaError, MediaReader
 from stages.core.sound_writing import MediaSink, SoundSink
+from stages.core.wav_chunks import speaker_mask, unusual_chunks
 
 # What stands behind the name of an output whose own format cannot be written.
 FALLBACKS = (".flac", ".wav", ".mkv")
@@ -114,6 +115,8 @@ def writer(path: Path, like: MediaReader, taken: Collection[str] = ()) -> Iterat
         yield sink
         sink.finish()
     sink.remarks += _losses(like.path, sink.path)
+    lost = unusual_chunks(like.path)
+    sink.remarks += [f"not kept: {', '.join(lost)}"] if lost else []
 
 
 def _opened(stack: ExitStack, path: Path, like: MediaReader, taken: Collection[str]) -> MediaSink:
@@ -150,6 +153,7 @@ def _sink(temporary: Path, plan: _Plan, like: MediaReader) -> MediaSink:
         shape = (like.sample_rate, like.n_channels)
         sink = SoundSink(temporary, plan.path, shape, plan.sound, like.format.bit_rate)
         sink.tag(like.tags)
+        sink.speakers = speaker_mask(like.path)
         return sink
     except (av.FFmpegError, soundfile.SoundFileError, ValueError, KeyError) as error:
         if getattr(error, "errno", None) in _NO_ROOM or getattr(error, "code", None) == _SF_ERR_SYSTEM:

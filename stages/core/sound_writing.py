@@ -10,6 +10,7 @@ import soundfile
 
 from stages.core.container_ends import ogg_checksum, ogg_page
 from stages.core.media_reading import Block, ForwardFile, MediaError
+from stages.core.wav_chunks import put_speaker_mask
 
 # libsndfile's Vorbis encoder overflows its stack on very long single writes (libsndfile#709).
 _LONGEST_WRITE = 1 << 14
@@ -89,7 +90,7 @@ class MediaSink(ABC):
 
 
 class SoundSink(MediaSink):
-    """A file that libsndfile writes, to the place `temporary`."""
+    """A file that libsndfile writes, to the place `temporary`; `speakers` is the speaker mask of a WAV file, if it has one."""
 
     def __init__(
         self, temporary: Path, path: Path, shape: tuple[int, int], form: tuple[str, str, str], bit_rate: int | None
@@ -111,6 +112,8 @@ class SoundSink(MediaSink):
         self._whole = _WHOLE.get(encoding)
         self._numbered = temporary if container == "OGG" else None
         self._late = temporary if container in _LATE else None
+        self._temporary = temporary
+        self.speakers: bytes | None = None
 
     def tag(self, tags: dict[str, str]) -> None:
         """Writes title, artist and the like; comes before the first block. What the format does not take is left out."""
@@ -140,6 +143,8 @@ class SoundSink(MediaSink):
             raise MediaError(f"{self.path}: could not be written whole; is the disk full?")
         if self._numbered is not None:
             number_ogg_streams(self._numbered)
+        if self.speakers is not None:
+            put_speaker_mask(self._temporary, self.speakers)
 
 
 def _n_frames(path: Path) -> int:
