@@ -20,7 +20,7 @@ from stages.core.corpora.catalogue import PUBLISHED, table
 from stages.core.corpora.layouts import Choices
 from stages.core.corpora.published import obtain, summary
 from stages.core.files import code_digest, digest, file_digest, fresh_folder, link, write_text
-from stages.core.manifest import Recording, read_manifest, write_manifest
+from stages.core.manifest import SPLITS, Recording, read_manifest, write_manifest
 from stages.core.parameter_file import read_parameters
 from stages.core.parameters import NoiseCorpora, SpeechCorpora
 from stages.core.runtime import run_stage
@@ -55,6 +55,12 @@ def run(
         print(_summary(name, found))
         recordings += found
     write_manifest(target / MANIFEST, recordings)
+    empty = sorted(set(SPLITS) - {recording.split for recording in recordings})
+    if empty:
+        print(
+            f"No {role} is for {' and '.join(empty)}, which mixing needs: change seed, valid_share or test_share of a corpus, "
+            "or add one."
+        )
 
 
 def _made(name: str, settings: SpeechCorpora | NoiseCorpora, target: Path, cache_dir: Path, n_jobs: int) -> list[Recording]:

@@ -6,11 +6,13 @@ Params: corpora.rooms, evaluate.pairs.
 """
 
 from collections.abc import Sequence
+from difflib import get_close_matches
 from pathlib import Path
 
 from stages.core.corpora.catalogue import PUBLISHED
 from stages.core.corpora.layouts import Choices
 from stages.core.corpora.published import obtain, summary
+from stages.core.errors import DenoisingError
 from stages.core.files import fresh_folder
 from stages.core.manifest import Recording, write_manifest
 from stages.core.parameter_file import read_parameters
@@ -20,6 +22,10 @@ CORPORA_DIR = Path("data/corpora")
 CACHE_DIR = Path(".cache")
 # Rooms are for training alone, and pairs are what they are.
 AS_PUBLISHED = Choices(seed=0, valid_share=0.0, test_share=0.0)
+
+
+class FetchError(DenoisingError):
+    """Corpora that cannot be what was asked for."""
 
 
 def run(rooms: Sequence[str], pairs: Sequence[str], corpora_dir: Path, cache_dir: Path, n_jobs: int) -> None:
@@ -35,7 +41,16 @@ def run(rooms: Sequence[str], pairs: Sequence[str], corpora_dir: Path, cache_dir
 
 
 def _published_pairs(names: Sequence[str]) -> list[str]:
-    return [name for name in names if name in PUBLISHED and PUBLISHED[name].role == "pairs"]
+    """Those that are published; a name that is neither that nor a folder of pairs is refused before hours of training."""
+    published = sorted(name for name, corpus in PUBLISHED.items() if corpus.role == "pairs")
+    for name in names:
+        if name not in published and not all((Path(name) / side).is_dir() for side in ("clean", "noisy")):
+            close = get_close_matches(name, published, 1)
+            raise FetchError(
+                f"evaluate.pairs: expected {', '.join(published)} or a folder with clean and noisy inside, found '{name}'"
+                + (f"; did you mean {close[0]}?" if close else ".")
+            )
+    return [name for name in names if name in published]
 
 
 def main() -> None:

@@ -94,8 +94,29 @@ def test_clips_of_one_recording_stay_together_and_voices_are_left_out(publish: P
     assert len(rows("esc-50", tmp_path / "all")) == 5
     table = {name: data for name, data in esc50().items() if not name.endswith("esc50.csv")}
     publish("esc-50", "noise", "esc50", {"ESC-50-33c8ce9eb2cf.zip": table})
-    with pytest.raises(LayoutError, match=re.escape("its table meta/esc50.csv is missing")):
+    with pytest.raises(LayoutError, match=r"expected meta/esc50\.csv with the columns .* remove .*wrong"):
         rows("esc-50", tmp_path / "wrong")
+
+
+@pytest.mark.parametrize("table", [b"filename,category\na.wav,dog\n", b"\xff\xfe\n"])
+def test_a_strange_table_is_named(table: bytes, publish: Publish, tmp_path: Path) -> None:
+    broken = {name: table if name.endswith("esc50.csv") else data for name, data in esc50().items()}
+    publish("esc-50", "noise", "esc50", {"ESC-50-33c8ce9eb2cf.zip": broken})
+    with pytest.raises(LayoutError, match=r"expected meta/esc50\.csv with the columns filename, category and src_file"):
+        rows("esc-50", tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("voicebank-demand-tset", "did you mean voicebank-demand-test"),
+        ("librispeech-dev-clean", "or a folder"),
+        ("/no/x", "found"),
+    ],
+)
+def test_pairs_that_are_none_are_refused_before_anything_is_fetched(name: str, text: str, tmp_path: Path) -> None:
+    with pytest.raises(fetch.FetchError, match=text):
+        fetch.run([], [name], tmp_path / "corpora", tmp_path / "cache", 1)
 
 
 def test_musan_gives_its_noise_alone(publish: Publish, tmp_path: Path) -> None:
@@ -203,7 +224,10 @@ def test_pairs_are_fetched_and_scored_by_name(
 ) -> None:
     archives = {f"{side}_testset_wav.zip": voicebank(side) for side in ("clean", "noisy")} | {"logfiles.zip": {"a.txt": b"x"}}
     publish("voicebank-demand-test", "pairs", "voicebank", archives)
-    fetch.run([], ["voicebank-demand-test", "/my/pairs"], tmp_path / "corpora", tmp_path / "cache", 1)
+    mine = tmp_path / "my-pairs"
+    for side in ("clean", "noisy"):
+        (mine / side).mkdir(parents=True)
+    fetch.run([], ["voicebank-demand-test", str(mine)], tmp_path / "corpora", tmp_path / "cache", 1)
     rows = read_manifest(tmp_path / "corpora/pairs/manifest.csv")
     assert {row.split for row in rows} == {"test"}
     pairs = published_pairs("voicebank-demand-test", rows)

@@ -128,7 +128,12 @@ def link(path: Path, target: Path) -> None:
     try:
         os.link(path, target)
     except OSError:  # another disk, or one without links
-        shutil.copyfile(path, target)
+        try:
+            with written(target) as temporary:
+                shutil.copyfile(path, temporary)
+        except OSError as error:
+            # It would name the file that is read.
+            raise OSError(error.errno, error.strerror, str(target)) from None
 
 
 def digest(*parts: bytes | str) -> str:

@@ -206,7 +206,7 @@ class Train(Section):
 class Evaluate(Section):
     """The scores."""
 
-    pairs: list[str]
+    pairs: Annotated[list[str], AfterValidator(known_once)]
     n_clean: Annotated[int, Field(ge=0)]
 
 

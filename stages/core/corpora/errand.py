@@ -35,6 +35,7 @@ class Errand:
         self.folder = folder
         self.web = web
         self.wish = Wish(archive.size)
+        self.told: int | None = None
 
     def plan(self) -> None:
         """Finds out what has to be fetched, and how much that is.
@@ -43,7 +44,8 @@ class Errand:
             FetchError: only members are wanted, and no address tells where in the zip they are.
         """
         if self.archive.members is None:
-            self.wish = Wish(self.archive.size or self._told_size())
+            # What an address tells is for the plan alone: it may be the size of an error page, and the checksum decides.
+            self.told = None if self.archive.size else self._told_size()
             return
         if is_kept(self._whole(), self.folder):
             return
@@ -59,7 +61,7 @@ class Errand:
         """Bytes that will be written, as far as that is known."""
         here = part(self.archive, self.folder)
         have = here.stat().st_size if here.exists() else 0
-        return max(0, (self.wish.length or 0) - have) + self.wish.unpacked
+        return max(0, (self.wish.length or self.told or 0) - have) + self.wish.unpacked
 
     def run(self, show: Show) -> None:
         """Brings the archive to its place.
@@ -67,7 +69,8 @@ class Errand:
         Raises:
             FetchError: no address gives it; what is good of it is kept for the next run.
         """
-        with _alone(self.folder / "locks" / f"{key(self.archive)}.lock", self.archive.name, self.web.stop):
+        lock = self.folder / "locks" / f"{key(self.archive)}.lock"
+        with held(lock, f"{self.archive.name}: another process fetches it", self.web.stop):
             if is_kept(self.archive, self.folder):
                 return
             sweep(self.archive, self.folder)
@@ -80,7 +83,7 @@ class Errand:
         for _ in range(self.web.patience.tries):
             partial = Partial(part(self.archive, self.folder))
             transfer = Transfer(self.web, partial, self.wish, bound(self._keep, partial), show)
-            show(partial.size, self.wish.length)
+            show(partial.size, self.wish.length or self.told)
             try:
                 self._turns().result(transfer.ask)
             except AddressesError as error:
@@ -118,7 +121,8 @@ class Errand:
         for address in self.addresses:
             try:
                 with self.web.answer(address, method="HEAD") as answer:
-                    return answer.total
+                    if answer.total and answer.kind != "text/html":
+                        return answer.total
             except AddressError:
                 continue
         return None
@@ -156,8 +160,8 @@ class Errand:
 
 
 @contextmanager
-def _alone(path: Path, name: str, stop: threading.Event) -> Iterator[None]:
-    """Holds the lock at `path`, which the system drops with the process; waits for another that holds it."""
+def held(path: Path, busy: str, stop: threading.Event | None = None) -> Iterator[None]:
+    """Holds the lock at `path`, which the system drops with the process; waits for another that holds it, and says `busy`."""
     path.parent.mkdir(parents=True, exist_ok=True)
     lock = filelock.FileLock(path)
     said = False
@@ -165,10 +169,10 @@ def _alone(path: Path, name: str, stop: threading.Event) -> Iterator[None]:
         try:
             lock.acquire(timeout=_POLL_S)
         except filelock.Timeout:
-            if stop.is_set():
+            if stop is not None and stop.is_set():
                 raise StoppedError from None
             if not said:
-                print(f"{name}: another process fetches it; waiting for that.", flush=True)
+                print(f"{busy}; waiting for that.", flush=True)
             said = True
     try:
         yield

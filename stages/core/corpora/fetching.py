@@ -45,7 +45,7 @@ def fetched(
     """
     site = os.environ.get(ENVIRONMENT, "")
     if site and not site.startswith(("http://", "https://")):
-        return _supplied(archives, Path(site).expanduser(), folder)
+        return _supplied(archives, Path(os.path.expanduser(site)), folder)
     missing = [archive for archive in dict.fromkeys(archives) if not is_kept(archive, folder)]
     with ExitStack() as stack:
         stop = threading.Event()

@@ -104,11 +104,11 @@ def _rirs(path: str, choices: Choices) -> Item:
 
 def _demand(paths: Sequence[str], _tables: Mapping[str, str], choices: Choices) -> list[Item | None]:
     """ENVIRONMENT/ch01.wav; five environments are for the test alone, the others for training and validation."""
-    # Drawn among all that there are, so that validation always has one.
-    splits: dict[str, Split] = dict(
-        zip(DEMAND_OTHERS, drawn(DEMAND_OTHERS, choices.seed, choices.valid_share, 0.0), strict=True)
-    )
+    # Drawn among all that are used, so that validation always has one.
+    used = [place for place in DEMAND_OTHERS if place not in choices.leave_out]
+    splits: dict[str, Split] = dict(zip(used, drawn(used, choices.seed, choices.valid_share, 0.0), strict=True))
     splits |= dict.fromkeys(DEMAND_TEST, "test")
+    splits |= dict.fromkeys(choices.leave_out, "test")
     places = [path.split("/")[-2] for path in paths]
     unknown = sorted(set(places) - splits.keys())
     if unknown:
@@ -118,9 +118,10 @@ def _demand(paths: Sequence[str], _tables: Mapping[str, str], choices: Choices) 
 
 def _esc50(paths: Sequence[str], tables: Mapping[str, str], choices: Choices) -> list[Item | None]:
     """audio/NAME.wav and meta/esc50.csv; clips of one recording at Freesound (src_file) stay together; labels are classes."""
-    rows = {row["filename"]: row for text in tables.values() for row in csv.DictReader(io.StringIO(text))}
-    if not rows:
-        raise LayoutError("esc-50: its table meta/esc50.csv is missing.")
+    listed = [row for text in tables.values() for row in csv.DictReader(io.StringIO(text))]
+    if not listed or not {"filename", "category", "src_file"} <= listed[0].keys():
+        raise LayoutError("esc-50: expected meta/esc50.csv with the columns filename, category and src_file.")
+    rows = {row["filename"]: row for row in listed}
     items: list[Item | None] = []
     for name in (path.rsplit("/", 1)[-1] for path in paths):
         row = rows.get(name)

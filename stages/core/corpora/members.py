@@ -4,8 +4,11 @@ Nothing here writes, so no member can reach beyond its folder; what is strange i
 exhaust memory or disk ends the reading.
 """
 
+import errno
 import gzip
 import io
+import lzma
+import struct
 import tarfile
 import zipfile
 import zlib
@@ -23,7 +26,24 @@ _ALWAYS_ALLOWED = 64 * 10**6
 _MOST_BYTES = 10**9
 _MOST_MEMBERS = 2_000_000
 # What the readers of archives raise when the bytes are not what they should be.
-_BROKEN = (tarfile.TarError, zipfile.BadZipFile, zlib.error, gzip.BadGzipFile, EOFError, UnicodeDecodeError, RuntimeError)
+BROKEN = (
+    tarfile.TarError,
+    zipfile.BadZipFile,
+    zlib.error,
+    lzma.LZMAError,
+    gzip.BadGzipFile,
+    struct.error,
+    EOFError,
+    OverflowError,
+    NotImplementedError,
+    RuntimeError,
+    ValueError,
+)
+
+
+def is_broken(error: BaseException) -> bool:
+    """Whether an error says that the bytes of an archive are wrong, and not that they cannot be read from the disk."""
+    return isinstance(error, BROKEN) or (isinstance(error, OSError) and error.errno in {None, errno.EINVAL})
 
 
 class UnpackingError(DenoisingError):
@@ -58,7 +78,9 @@ def members(archive: Path, wanted: Callable[[str], bool]) -> Iterator[Member]:
             seen.add(member.name)
             if fault or wanted(member.name):
                 yield Member(shown(member.name), b"" if fault else member.data, fault)
-    except _BROKEN as error:
+    except (*BROKEN, OSError) as error:
+        if not is_broken(error):
+            raise
         why = " ".join(str(error).split()) or type(error).__name__
         raise UnpackingError(
             f"{archive}: cannot be read to its end ({why}); remove it, and the next run fetches it anew."

@@ -8,6 +8,7 @@ from stages.core import audio
 from stages.core.bundles import clip_bytes
 from stages.core.corpora.catalogue import PUBLISHED
 from stages.core.corpora.entries import Archive, PublishedCorpus
+from stages.core.corpora.errand import held
 from stages.core.corpora.fetching import fetched
 from stages.core.corpora.layouts import LAYOUTS, Choices, Item, LayoutError, is_wanted
 from stages.core.corpora.unpacking import Unpacked, folder_of, is_unpacked, link_bundles, unpack, unpacked
@@ -56,8 +57,10 @@ def _unpacked(archives: Sequence[Archive], corpus: PublishedCorpus, cache_dir: P
     missing = [place for place, folder in enumerate(folders) if not is_unpacked(folder)]
     paths = fetched([archives[place] for place in missing], cache_dir / "archives") if missing else []
     for place, path in zip(missing, paths, strict=True):
-        print(f"unpacking {path.name}", flush=True)
-        unpack(path, folders[place], lambda member: is_wanted(layout, member), n_jobs)
+        with held(cache_dir / "corpora" / "locks" / f"{folders[place].name}.lock", f"{path.name}: another process unpacks it"):
+            if not is_unpacked(folders[place]):
+                print(f"unpacking {path.name}", flush=True)
+                unpack(path, folders[place], lambda member: is_wanted(layout, member), n_jobs)
     return folders
 
 
@@ -68,8 +71,13 @@ def _recordings(
     tables = {}
     for row in rows:
         if PurePosixPath(row.member).suffix not in audio.SUFFIXES:
-            tables[row.member] = clip_bytes(target / row.bundle, (row.offset, row.size)).decode("utf-8")
-    items = LAYOUTS[corpus.layout].items([row.member for row in sounds], tables, choices)
+            tables[row.member] = clip_bytes(target / row.bundle, (row.offset, row.size)).decode("utf-8", errors="replace")
+    try:
+        items = LAYOUTS[corpus.layout].items([row.member for row in sounds], tables, choices)
+    except LayoutError as error:
+        # Without a checksum a wrong archive is known by this alone.
+        places = " and ".join(map(str, folders))
+        raise LayoutError(f"{error} If the archive was a wrong one, remove {places}, so that the next is unpacked.") from None
     return [_recording(corpus.name, row, item, target) for row, item in zip(sounds, items, strict=True) if item is not None]
 
 

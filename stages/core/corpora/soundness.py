@@ -3,8 +3,9 @@
 import gzip
 import hashlib
 import zipfile
-import zlib
 from pathlib import Path
+
+from stages.core.corpora.members import BROKEN, is_broken
 
 _BLOCK = 1 << 20
 _START = 256  # bytes in which a web page shows itself
@@ -42,7 +43,9 @@ def _broken(path: Path, suffix: str) -> str | None:
             with gzip.open(path) as file:
                 while file.read(_BLOCK):
                     pass
-    except (zipfile.BadZipFile, gzip.BadGzipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
+    except (*BROKEN, OSError) as error:
+        if not is_broken(error):
+            raise
         page = "a web page" if _is_page(path) else f"a broken one ({error})"
         return f"expected a whole {suffix.removeprefix('.')} file, found {page}"
     return None
