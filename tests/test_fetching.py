@@ -7,6 +7,7 @@ import threading
 import time
 import tracemalloc
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -337,6 +338,13 @@ def test_the_next_mirror_is_asked_when_the_first_is_dead_or_wrong(web: Server, t
     begun = time.monotonic()
     assert fetched([archive(*bad, good)], tmp_path, patience=HASTE)[0].read_bytes() == BODY
     assert time.monotonic() - begun < 1
+
+
+def test_a_wrong_first_mirror_of_an_archive_of_unknown_size_shuts_out_no_other(web: Server, tmp_path: Path) -> None:
+    page = web.serve("page", b"<!DOCTYPE html><title>Moved</title>", kind="text/html")
+    bad = [page, web.serve("other", BODY[:9])]
+    unknown = replace(archive(*bad, web.serve(NAME, BODY)), size=None)
+    assert fetched([unknown], tmp_path, patience=HASTE)[0].read_bytes() == BODY
 
 
 def test_a_mirror_goes_on_where_the_first_broke_off(web: Server, tmp_path: Path) -> None:
