@@ -167,7 +167,16 @@ def test_real_recordings_go_through_the_whole_pipeline(test_audio: Path, reposit
             shutil.copy(path, pairs / side / path.name)
     values = {"corpora.speech": ["folder"], "corpora.noise": ["folder"], "evaluate.pairs": [str(pairs)], "mix.n_test": 3}
     put_parameters(Path("params.yaml"), values)
-    stages = [("download", "speech"), ("download", "noise"), ("mix",), ("shard",), ("train",), ("evaluate",), ("export",)]
+    stages = [
+        ("download", "speech"),
+        ("download", "noise"),
+        ("fetch",),
+        ("mix",),
+        ("shard",),
+        ("train",),
+        ("evaluate",),
+        ("export",),
+    ]
     for stage in [*stages, ("denoise",)]:
         ended = command(*stage)
         assert ended.code == 0, (stage, ended.err)
