@@ -216,7 +216,7 @@ def test_an_input_folder_inside_the_output_folder_is_refused(untrained: Path, co
     for name in ("in/x.wav", "in/sub/x.wav"):
         recorded(Path(name))
     before = untouched(Path("in"))
-    assert_refused(command("denoise", "in/sub", "in", "--jobs", "1"), "in/sub lies inside in", "name another folder")
+    assert_refused(command("denoise", "in/sub", "in", "--jobs", "1"), "in/sub lies inside in", "name another folder", code=2)
     assert untouched(Path("in")) == before
 
 
@@ -324,7 +324,7 @@ def test_a_link_to_itself_fails_by_itself(untrained: Path, command: Command) -> 
     assert "in/loop.wav: Too many levels of symbolic links" in ended.out
     Path("loop").symlink_to("loop")
     assert_refused(command("denoise", "in", "loop", "--jobs", "1"), "loop")
-    assert_refused(command("denoise", "loop", "out"), "error: loop: no such file or folder.")
+    assert_refused(command("denoise", "loop", "out"), "error: loop: no such file or folder.", code=2)
 
 
 # ---- what is done is not done again
