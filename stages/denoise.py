@@ -41,7 +41,7 @@ LOCKS_DIR = Path(".cache/locks")
 N_EXAMPLES = 3
 # Seconds that are read, denoised and written at a time: long enough that Python's own time does not count, and short enough
 # that what is worked on stays near the processor.
-BLOCK_S = 2
+BLOCK_S = 1
 # Longest wait of a live signal for its next block.
 LIVE_BLOCK_S = 0.1
 
@@ -70,7 +70,7 @@ def run(
         print(f"error: {shown(source)}: no sound or video files in this folder.", file=sys.stderr)
         raise SystemExit(2)
     if loaded(options.model, options.engine).looks_ahead:
-        _say("This model looks ahead: recordings are denoised in windows of 8 s that overlap by 2 s on either side.")
+        _say("This model looks ahead: recordings are denoised in windows of 4 s that overlap by 2 s on either side.")
     place = table or (target / REPORT if source.is_dir() else None)
     if place:
         check_report(place, found, options.model)

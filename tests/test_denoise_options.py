@@ -115,7 +115,7 @@ def test_a_damaged_exported_file_beside_the_weights_is_left_alone(noisy: Path, c
 def test_a_model_that_looks_ahead_says_so(noisy: Path, command: Command) -> None:
     assert "looks ahead" not in command("denoise", noisy, "a.wav").out
     weights(bidirectional=True)
-    assert "This model looks ahead: recordings are denoised in windows of 8 s" in command("denoise", noisy, "a.wav").out
+    assert "This model looks ahead: recordings are denoised in windows of 4 s" in command("denoise", noisy, "a.wav").out
 
 
 @pytest.mark.parametrize("spoil", ["missing", "text", "another program's"])

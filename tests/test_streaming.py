@@ -173,7 +173,7 @@ def test_windows_of_a_network_that_looks_ahead_give_what_the_whole_signal_does()
     whole, _ = made.denoised(spectrogram(torch.from_numpy(signal), LONG).unsqueeze(0))
     expected = waveform(whole[0], len(signal), LONG).numpy()
     found = enhanced(signal[:, None], RATE, made)[:, 0]
-    assert snr_db(expected, found - expected) > 40
+    assert snr_db(expected, found - expected) > 38
 
 
 def test_there_is_no_seam_where_windows_of_a_network_that_looks_ahead_meet() -> None:
@@ -189,11 +189,11 @@ def test_there_is_no_seam_where_windows_of_a_network_that_looks_ahead_meet() -> 
     frames = spectrum(2000, 257)
     found = torch.cat([source.pushed(frames), source.finished()])[:, 0].real
     per_second = RATE / LONG.hop_length
-    assert len(gains) == 4
+    assert len(gains) == 8
     assert float(np.abs(np.diff(gains)).max()) > 0.3
     assert float(found.diff().abs().max()) < 1 / per_second
     for number, expected in enumerate(gains):
-        assert float(found[round((8 * number + 1.5) * per_second)]) == pytest.approx(expected)
+        assert float(found[round((4 * number + 1.5) * per_second)]) == pytest.approx(expected)
 
 
 # ---- lengths
@@ -280,7 +280,7 @@ def test_the_delay_is_what_a_sample_of_the_output_waits_for(stft: Stft, factor: 
 
 @pytest.mark.parametrize("factor", [1, 2])
 def test_the_delay_of_a_network_that_looks_ahead_is_no_longer_than_it_has_to_be(factor: int) -> None:
-    # Frames of 0.1 s, so that a window of 8 s is short.
+    # Frames of 0.1 s, so that a window of 4 s is short.
     stft = Stft(n_fft=3200, win_length=3200, hop_length=1600)
     stream = StreamingDenoiser(Fixed(followed, stft, looks_ahead=True), factor * RATE, 1)
     signal = hiss(21 * factor * RATE)[:, None]

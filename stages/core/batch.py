@@ -1,5 +1,7 @@
 """Many recordings: which output belongs to which input, and which of them are made already."""
 
+import csv
+import io
 import json
 import os
 import shutil
@@ -10,7 +12,6 @@ from pathlib import Path
 from stat import S_ISREG
 from typing import Literal
 
-import pandas as pd
 import psutil
 
 from stages.core.errors import DenoisingError
@@ -134,7 +135,11 @@ def report(outcomes: Sequence[Outcome]) -> str:
         for one in sorted(outcomes, key=lambda one: one.name)
     ]
     columns = ["file", "status", "output", "seconds", "remarks"]
-    return str(pd.DataFrame(rows, columns=columns).to_csv(index=False, lineterminator="\n"))
+    table = io.StringIO()
+    writer = csv.DictWriter(table, columns, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return table.getvalue()
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ from stages.core.spectra import bin_power, constant_frame, n_bins
 Frames = Complex64[Tensor, "frames bins"]
 Ready = Complex64[Tensor, "ready bins"]
 # A network that looks both ways sees this much at once, and on either side this much more that is then thrown away.
-_WINDOW_S = 8.0
+_WINDOW_S = 4.0
 _CONTEXT_S = 2.0
 # Over this much the gains of one window turn into those of the next: the level that a window begins with is another one.
 _FADE_S = 1.0

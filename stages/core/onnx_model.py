@@ -77,6 +77,8 @@ def load_onnx(path: Path) -> OnnxDenoiser:
 def onnx_denoiser(content: str | bytes, path: Path) -> OnnxDenoiser:
     """The denoiser in the ONNX file called `content`, or in the bytes of one; errors are those of `load_onnx`, for `path`."""
     options = onnxruntime.SessionOptions()
+    # It would keep twice of what the longest window ever took.
+    options.enable_cpu_mem_arena = False
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     options.log_severity_level = _LOG_FATAL
     try:
