@@ -109,6 +109,11 @@ class _Handler(http.server.BaseHTTPRequestHandler):
     def log_message(self, format: str, *args: object) -> None:
         pass
 
+    def end_headers(self) -> None:
+        # Each connection ends after its answer; a client that is not told may ask once more on it in the moment before.
+        self.send_header("Connection", "close")
+        super().end_headers()
+
     def do_HEAD(self) -> None:
         self._serve(with_body=False)
 
@@ -119,7 +124,6 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         owner, name = self.server_of_test, self.path.partition("?")[0]
         asked = self.headers.get("Range", "")
         owner.asked.append(Asked(self.command, name, asked, self.headers.get("If-Range", ""), time.monotonic()))
-        self.close_connection = True
         manners = owner.paths.get(name)
         if manners is None:
             return self._refuse(404)
