@@ -125,7 +125,7 @@ def _integers(noisy: np.ndarray, clean: np.ndarray) -> tuple[np.ndarray, np.ndar
 
 
 def _row(mixture: Mixture, noisy: np.ndarray, clean: np.ndarray) -> dict[str, Any]:
-    achieved = 10 * math.log10(energy(clean) / energy(noisy.astype(np.int32) - clean))
+    achieved = 10 * math.log10(energy(clean) / energy(np.subtract(noisy, clean, dtype=np.int32)))
     if abs(achieved - mixture.snr_db) > SNR_TOLERANCE_DB:
         raise MixError(
             f"{mixture.id}: asked for an SNR of {mixture.snr_db:.3f} dB, 16-bit samples hold {achieved:.3f} dB; "

@@ -45,10 +45,9 @@ def rendered(mixture: Mixture, sample_rate: int) -> tuple[Waveform, Waveform]:
     parts = [_segment(part, sample_rate) for part in mixture.speech]
     joined = Sound(np.concatenate([part.waveform for part in parts])) if len(parts) > 1 else parts[0]
     voice = _fitted(joined, mixture.n_samples)
-    noise = np.zeros(mixture.n_samples, np.float32)
-    for segment in mixture.noises:
-        sound = _fitted(_segment(segment, sample_rate), mixture.n_samples)
-        noise += sound.waveform * np.float32(10 ** ((segment.gain_db - sound.level_dbfs) / 20))
+    noise, *others = (_noise(segment, mixture.n_samples, sample_rate) for segment in mixture.noises)
+    for other in others:
+        noise += other
     speech = voice.waveform
     if mixture.reverberation:
         speech = _reverberated(speech, mixture.reverberation, sample_rate)
@@ -57,9 +56,15 @@ def rendered(mixture: Mixture, sample_rate: int) -> tuple[Waveform, Waveform]:
     level = voice.level_dbfs if speech is voice.waveform else level_dbfs(speech)
     noise *= np.float32(10 ** ((level - level_dbfs(noise) - mixture.snr_db) / 20))
     noisy = speech + noise
-    peak = max(float(np.abs(noisy).max()), float(np.abs(speech).max()))
+    peak = max(float(end) for part in (noisy, speech) for end in (part.max(), -part.min()))
     gain = np.float32(min(10 ** ((mixture.level_dbfs - level_dbfs(noisy)) / 20), _PEAK / peak))
     return noisy * gain, speech * gain
+
+
+def _noise(segment: Segment, n_samples: int, sample_rate: int) -> Waveform:
+    """A noise at the level of its gain."""
+    sound = _fitted(_segment(segment, sample_rate), n_samples)
+    return sound.waveform * np.float32(10 ** ((segment.gain_db - sound.level_dbfs) / 20))
 
 
 def _segment(segment: Segment, sample_rate: int) -> Sound:
