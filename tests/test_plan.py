@@ -204,6 +204,20 @@ def test_effects_change_nothing_else_of_a_mixture() -> None:
     assert [asdict(m) | {"low_pass_hz": None} for m in changed] == [asdict(m) for m in plain]
 
 
+def test_speed_is_for_training_only_and_changes_no_other_choice() -> None:
+    plain = planned(speech(), noise(), mix(), RATE)
+    changed = planned(speech(), noise(), mix(speed={"probability": 0.5, "factor": [0.8, 1.25]}), RATE)
+    speeds = set()
+    for before, after in zip(plain, changed, strict=True):
+        assert after.speed == 1.0 or after.split == "train"
+        assert 0.8 <= after.speed <= 1.25
+        assert sum(part.n_samples for part in after.speech) == pytest.approx(after.speed * after.n_samples, abs=2)
+        assert (after.snr_db, after.speaker, after.level_dbfs) == (before.snr_db, before.speaker, before.level_dbfs)
+        assert [part.id for part in after.noises] == [part.id for part in before.noises]
+        speeds.add(after.speed)
+    assert len(speeds) > 2
+
+
 def test_the_plan_is_one_object_in_a_line(tmp_path: Path) -> None:
     mixtures = planned(speech(), noise(), mix(), RATE)
     with (tmp_path / "plan.jsonl").open("w", encoding="utf-8") as file:
@@ -213,6 +227,7 @@ def test_the_plan_is_one_object_in_a_line(tmp_path: Path) -> None:
     for row in expected:
         for segment in (*row["speech"], *row["noises"]):
             assert segment.pop("within") is None
+        assert row.pop("speed") == 1.0
     assert [json.loads(line) for line in lines] == expected
     assert lines[0].count("null") == 2  # no low-pass, no room
 

@@ -103,6 +103,20 @@ def test_nothing_is_left_above_the_band_limit(folder: Path, low_pass_hz: float) 
     assert power[frequency > 2 * low_pass_hz].mean() > 0.1 * power[frequency < low_pass_hz].mean()
 
 
+@pytest.mark.parametrize("speed", [0.9, 1.0, 1.2])
+def test_speech_that_is_played_faster_is_higher_and_the_noise_is_not(folder: Path, speed: float) -> None:
+    time = np.arange(RATE) / RATE
+    tone = stored(folder / f"tone-{speed}.wav", 0.3 * np.sin(2 * np.pi * 500 * time))
+    hum = stored(folder / f"hum-{speed}.wav", 0.3 * np.sin(2 * np.pi * 3000 * time))
+    row = mixture(folder, speed=speed, speech=(segment(tone, seconds=0.5 * speed),), noises=(segment(hum),))
+    noisy, speech = rendered(row, RATE)
+    peaks = [
+        np.argmax(np.abs(np.fft.rfft(part * np.hanning(len(part))))) * RATE / len(part) for part in (speech, noisy - speech)
+    ]
+    assert peaks == pytest.approx([500 * speed, 3000], abs=2)
+    assert len(speech) == N_SAMPLES
+
+
 def test_noise_that_cancels_speech_does_not_let_the_speech_clip(folder: Path) -> None:
     # The mixture is half the speech, so the peak of the speech alone decides.
     against = stored(folder / "against.wav", -3 * voiced(round(0.9 * RATE)))

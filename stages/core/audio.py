@@ -76,7 +76,7 @@ def read_audio(
 
 
 def resampled(
-    waveform: Float32[np.ndarray, "samples *channels"], sample_rate: int, new_rate: int
+    waveform: Float32[np.ndarray, "samples *channels"], sample_rate: float, new_rate: float
 ) -> Float32[np.ndarray, "new *channels"]:
     """A waveform at another sample rate (Hz), by soxr in its high quality; unchanged when the rates are equal."""
     if sample_rate == new_rate:
@@ -91,7 +91,7 @@ def level_dbfs(waveform: Float32[np.ndarray, "..."]) -> float:
 
 
 def energy(samples: np.ndarray) -> float:
-    """The sum of the squares of all samples, floats or 16-bit integers: short stretches in single precision, these in double."""
+    """The sum of the squares of all samples, floats or 16-bit integers; short stretches are summed in single precision."""
     flat = samples.ravel().astype(np.float32, copy=False)
     whole = flat.size - flat.size % _STRETCH
     stretches = flat[:whole].reshape(-1, _STRETCH)

@@ -122,6 +122,13 @@ class LowPass(Section):
     cutoff_hz: Range
 
 
+class Speed(Section):
+    """Speech made faster or slower."""
+
+    probability: Share
+    factor: Annotated[list[Annotated[float, Field(ge=0.5, le=2)]], Field(min_length=2, max_length=2), AfterValidator(ascending)]
+
+
 class Reverberation(Section):
     """Synthetic reverberation of the speech."""
 
@@ -145,6 +152,7 @@ class Mix(Section):
         list[Annotated[float, Field(ge=-60, le=-6)]], Field(min_length=2, max_length=2), AfterValidator(ascending)
     ]
     short_noise: Literal["refuse", "repeat"]
+    speed: Speed
     low_pass: LowPass
     reverberation: Reverberation
 

@@ -13,6 +13,9 @@ from stages.core.manifest import SPLITS, Recording, Split
 from stages.core.parameters import Mix
 from stages.core.seeds import generator
 
+# What is so of most mixtures, and not written down for each.
+_USUAL: dict[str, object] = {"within": None, "response": None, "speed": 1.0}
+
 
 class PlanError(DenoisingError):
     """Corpora from which the mixtures that were asked for cannot be made."""
@@ -49,7 +52,10 @@ class Reverberation:
 
 @dataclass(frozen=True, slots=True)
 class Mixture:
-    """One mixture of the plan; rendering is a pure function of this row and of the files that it names."""
+    """One mixture of the plan; rendering is a pure function of this row and of the files that it names.
+
+    Its speech is played `speed` times as fast.
+    """
 
     id: str
     split: Split
@@ -63,6 +69,7 @@ class Mixture:
     noises: tuple[Segment, ...]
     low_pass_hz: float | None
     reverberation: Reverberation | None
+    speed: float = 1.0
 
 
 def planned(
@@ -94,7 +101,7 @@ def planned(
 def recorded(mixtures: Iterable[Mixture], file: TextIO) -> Iterator[Mixture]:
     """The mixtures as they come; each is also written to `file` as a JSON object in one line.
 
-    Where a recording lies in its bundle and the response of a room are left out where there is neither.
+    What most have not is left out where it is not: a place in a bundle, the response of a room, a speed of its own.
     """
     for mixture in mixtures:
         file.write(json.dumps(mixture, default=_told, allow_nan=False) + "\n")
@@ -104,7 +111,7 @@ def recorded(mixtures: Iterable[Mixture], file: TextIO) -> Iterator[Mixture]:
 def _told(part: Mixture | Segment | Reverberation) -> dict[str, object]:
     # Not asdict, which copies every value and took longer than all choices.
     values = ((name, getattr(part, name)) for name in part.__slots__)
-    return {name: value for name, value in values if value is not None or name not in {"within", "response"}}
+    return {name: value for name, value in values if name not in _USUAL or value != _USUAL[name]}
 
 
 def _mixtures(
@@ -138,6 +145,7 @@ def _mixture(
     chosen = [noises[place] for place in sorted(random.choice(len(noises), size=count, replace=False))]
     grid = settings.snr_grid_db
     snr_db = _within(random, settings.snr_db) if split == "train" else grid[index % len(grid)]
+    speed = _speed(settings, index) if split == "train" else 1.0
     return Mixture(
         id=f"{split}-{index:06d}",
         split=split,
@@ -147,10 +155,11 @@ def _mixture(
         n_samples=n_samples,
         snr_db=snr_db,
         level_dbfs=_within(random, settings.level_dbfs),
-        speech=_speech(random, utterance, by_speaker[utterance.group], settings.seconds),
+        speech=_speech(random, utterance, by_speaker[utterance.group], settings.seconds * speed),
         noises=tuple(_stretch(random, recording, settings.seconds, random.uniform(-5, 5)) for recording in chosen),
         low_pass_hz=_low_pass(random, settings) if split == "train" else None,
         reverberation=_reverberation(random, settings, rooms) if split == "train" else None,
+        speed=speed,
     )
 
 
@@ -204,6 +213,12 @@ def _reverberation(random: np.random.Generator, settings: Mix, rooms: Sequence[R
         chosen = rooms[int(random.integers(len(rooms)))]
         response = _stretch(random, chosen, chosen.n_samples / chosen.sample_rate, 0.0)
     return Reverberation(rt60_s, drr_db, seed, response)
+
+
+def _speed(settings: Mix, index: int) -> float:
+    """How much faster the speech of a mixture is; drawn beside all else, so that mixtures without it stay as they are."""
+    random = generator(settings.seed, "speed", index)
+    return _within(random, settings.speed.factor) if random.random() < settings.speed.probability else 1.0
 
 
 def _within(random: np.random.Generator, ends: Sequence[float]) -> float:

@@ -42,7 +42,7 @@ def rendered(mixture: Mixture, sample_rate: int) -> tuple[Waveform, Waveform]:
     level of the mixture is `mixture.level_dbfs` unless that would clip: then both are lower by the same gain.
     The reference of a reverberated mixture is the reverberated speech: removing noise is asked for, not removing rooms.
     """
-    parts = [_segment(part, sample_rate) for part in mixture.speech]
+    parts = [_segment(part, sample_rate, mixture.speed) for part in mixture.speech]
     joined = Sound(np.concatenate([part.waveform for part in parts])) if len(parts) > 1 else parts[0]
     voice = _fitted(joined, mixture.n_samples)
     noise, *others = (_noise(segment, mixture.n_samples, sample_rate) for segment in mixture.noises)
@@ -67,13 +67,16 @@ def _noise(segment: Segment, n_samples: int, sample_rate: int) -> Waveform:
     return sound.waveform * np.float32(10 ** ((segment.gain_db - sound.level_dbfs) / 20))
 
 
-def _segment(segment: Segment, sample_rate: int) -> Sound:
-    """A stretch of a file's first channel, resampled; a stretch without sound moves to where the recording is loudest."""
+def _segment(segment: Segment, sample_rate: int, speed: float = 1.0) -> Sound:
+    """A stretch of a file's first channel, resampled; a stretch without sound moves to where the recording is loudest.
+
+    Played `speed` times as fast, it is that much shorter and higher.
+    """
     first, length = segment.whole
     if segment.start + segment.n_samples <= length:
         sound = Sound(_first_channel(segment, first + segment.start, segment.n_samples))
         if sound.level_dbfs > _PAUSE_DBFS:
-            return _at(sample_rate, sound, segment)
+            return _at(sample_rate, sound, segment.sample_rate * speed)
     whole = _first_channel(segment, first, length)
     places = (segment.start + np.arange(segment.n_samples)) % length
     waveform = whole[places]
@@ -84,13 +87,13 @@ def _segment(segment: Segment, sample_rate: int) -> Sound:
         raise RenderingError(
             f"{segment.path}: {segment.id} is silent and cannot be mixed at an SNR; remove it from its corpus."
         )
-    return _at(sample_rate, Sound(waveform), segment)
+    return _at(sample_rate, Sound(waveform), segment.sample_rate * speed)
 
 
-def _at(sample_rate: int, sound: Sound, segment: Segment) -> Sound:
-    if segment.sample_rate == sample_rate:
+def _at(sample_rate: int, sound: Sound, played_rate: float) -> Sound:
+    if played_rate == sample_rate:
         return sound
-    return Sound(resampled(sound.waveform, segment.sample_rate, sample_rate))
+    return Sound(resampled(sound.waveform, played_rate, sample_rate))
 
 
 def _first_channel(segment: Segment, start: int, n_samples: int) -> Waveform:
