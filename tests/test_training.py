@@ -11,10 +11,11 @@ from safetensors.torch import load_file
 from specimens import RATE, STFT, hiss, model, remix, stored_items, train, voiced
 
 from stages.core.denoiser import Denoiser
+from stages.core.losses import Batch
 from stages.core.parameters import Model, Stft, Train
 from stages.core.shards import ShardReader, write_index, write_shard
 from stages.core.spectra import spectrogram
-from stages.core.training import Batch, Progress, Trainer, TrainingError
+from stages.core.training import Progress, Trainer, TrainingError
 from stages.train import _key
 from stages.train import run as run_stage
 
@@ -200,7 +201,7 @@ def test_every_setting_has_a_state_of_its_own(shards: Path, tmp_path: Path) -> N
         *(key(settings=train(**{name: value})) for name, value in {
             "seed": 2, "loss": "mse", "n_epochs": 4, "batch_size": 5, "learning_rate": 0.02, "warmup_share": 0.2,
             "final_learning_rate_share": 0.03, "weight_decay": 0.1, "clip_norm": 2.0, "patience": 6,
-            "remix": remix(probability=0.5), "init_from": str(other / "train" / "index.csv"),
+            "snr_weight": 0.1, "remix": remix(probability=0.5), "init_from": str(other / "train" / "index.csv"),
         }.items()),
         *(key(network=model(**{name: value})) for name, value in {
             "network": "bands", "n_bands": 5, "target": "crm", "cell": "lstm", "layers": 2, "hidden": 9, "bidirectional": True,
@@ -211,7 +212,7 @@ def test_every_setting_has_a_state_of_its_own(shards: Path, tmp_path: Path) -> N
         key(folder=other),
         key(device="cuda"),
     ]  # fmt: skip
-    assert len(set(found)) == len(found) == 26
+    assert len(set(found)) == len(found) == 27
     assert key() == found[0]
 
 
@@ -267,7 +268,7 @@ def test_a_training_out_of_patience_does_not_go_on(shards: Path, tmp_path: Path,
 def test_a_loss_that_is_no_number_is_an_error(shards: Path, tmp_path: Path, value: float) -> None:
     made = trainer(shards, train(learning_rate=0.25), model())
     loss = made.loss
-    made.loss = lambda *given: loss(*given) * value
+    made.loss = lambda *given: loss(*given) * value  # type: ignore[assignment]
     with pytest.raises(TrainingError, match=r"training loss became (nan|inf|-inf) in epoch 0: lower .* \(now 0\.25\)"):
         made.run(tmp_path / "state.pt")
     assert not (tmp_path / "state.pt").exists()

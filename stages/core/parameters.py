@@ -191,6 +191,7 @@ class Train(Section):
     seed: Seed
     init_from: str
     loss: Literal["mse", "bce", "compressed"]
+    snr_weight: Annotated[float, Field(ge=0)]
     n_epochs: Count
     batch_size: Count
     learning_rate: Annotated[float, Field(gt=0, le=1)]

@@ -6,18 +6,17 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from pickle import UnpicklingError
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Complex64, Float32
 from torch import Tensor
 from tqdm import tqdm
 
 from stages.core.denoiser import Denoiser
 from stages.core.errors import DenoisingError
 from stages.core.files import written
-from stages.core.losses import LOSSES
+from stages.core.losses import LOSSES, Batch
 from stages.core.parameters import Train
 from stages.core.remixing import remixed
 from stages.core.seeds import generator
@@ -35,14 +34,6 @@ _STANDARDISING = 128
 
 class TrainingError(DenoisingError):
     """A training that cannot go on."""
-
-
-class Batch(NamedTuple):
-    """Levelled spectrograms of mixtures and their speech, and the levels that they were divided by."""
-
-    mixture: Complex64[Tensor, "batch frames bins"]
-    speech: Complex64[Tensor, "batch frames bins"]
-    level: Float32[Tensor, "batch frames 1"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +74,7 @@ class Trainer:
             valid,
             device,
         )
-        self.loss = LOSSES[settings.loss]
+        self.loss = LOSSES[settings.loss](settings, denoiser.target)
         self.optimizer = torch.optim.AdamW(denoiser.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay)
         self.steps_per_epoch = math.ceil(len(train) / settings.batch_size)
         self.progress = Progress()
@@ -158,7 +149,7 @@ class Trainer:
 
     def _gradients(self, part: Batch, share: float) -> tuple[float, tuple[Tensor, ...]]:
         """The loss of a part of a batch, times its share of the batch, and its gradient."""
-        loss = share * self.loss(self.denoiser.target, self._raw(part), part.mixture, part.speech)
+        loss = share * self.loss(self._raw(part), part)
         return float(loss.detach()), torch.autograd.grad(loss, list(self.denoiser.parameters()))
 
     def _raw(self, batch: Batch) -> Tensor:
@@ -174,7 +165,7 @@ class Trainer:
         losses, snrs = 0.0, []
         for batch in self._batches(self.valid, list(range(len(self.valid)))):
             raw = self._raw(batch)
-            losses += float(self.loss(self.denoiser.target, raw, batch.mixture, batch.speech)) * len(batch.mixture)
+            losses += float(self.loss(raw, batch)) * len(batch.mixture)
             estimate = self.denoiser.target.estimate(self.denoiser.target.activated(raw, batch.mixture), batch.mixture)
             error = ((estimate - batch.speech) * batch.level).abs().square().sum((1, 2))
             power = (batch.speech * batch.level).abs().square().sum((1, 2))
