@@ -7,10 +7,11 @@ from ruamel.yaml import YAML
 from specimens import STFT, hiss, model, spectrum, train, voiced
 
 from stages.core.denoiser import Denoiser
-from stages.core.losses import LOSSES, Batch, Loss
+from stages.core.features import running_level
+from stages.core.losses import LOSSES, Batch, Loss, consistent
 from stages.core.parameter_file import ParameterError, read_parameters
-from stages.core.parameters import Model, Train
-from stages.core.spectra import spectrogram
+from stages.core.parameters import Model, Stft, Train
+from stages.core.spectra import spectrogram, waveform
 from stages.core.targets import TARGETS, Target
 
 ALLOWED = {
@@ -25,7 +26,7 @@ REFUSED = [(target, loss) for target in ALLOWED for loss in LOSSES if loss not i
 
 
 def loss_of(name: str, target: Target | str, **changes: Any) -> Loss:
-    return LOSSES[name](train(loss=name, **changes), TARGETS[target](0.3) if isinstance(target, str) else target)
+    return LOSSES[name](train(loss=name, **changes), TARGETS[target](0.3) if isinstance(target, str) else target, STFT)
 
 
 def batch() -> Batch:
@@ -187,3 +188,85 @@ def test_the_weight_of_the_snr_is_that_of_its_term() -> None:
     parts = (estimate.abs() - speech.abs()).square().mean(), (estimate - speech).abs().square().mean()
     whole = loss_of("compressed", wanted, snr_weight=0.0)(raw, given).item()
     assert whole == pytest.approx((0.7 * parts[0] + 0.3 * parts[1]).item(), rel=1e-4), "nothing but the error of spectra"
+
+
+LAPPED = Stft(n_fft=128, win_length=96, hop_length=24)
+
+
+def cut(stft: Stft, n_frames: int, first: int = 17) -> tuple[torch.Tensor, torch.Tensor]:
+    """Speech in a piece of a longer mixture, levelled, and the levels, which rise and fall."""
+    speech = torch.stack([torch.from_numpy(voiced(3000, pitch=pitch)) for pitch in (110.0, 190.0)])
+    piece = spectrogram(speech, stft)[:, first : first + n_frames]
+    level = 0.05 * (1.5 + torch.sin(torch.arange(n_frames) / 5)).expand(2, -1).unsqueeze(-1)
+    return piece / level, level
+
+
+@pytest.mark.parametrize("stft", [STFT, LAPPED])
+def test_a_consistent_estimate_is_left_alone_even_where_its_piece_is_cut(stft: Stft) -> None:
+    speech, level = cut(stft, 40)
+    assert (consistent(speech, level, stft) - speech).abs().max() < 1e-5 * speech.abs().max()
+
+
+@pytest.mark.parametrize("stft", [STFT, LAPPED])
+def test_an_estimate_becomes_the_spectrogram_of_its_waveform_inside_and_stays_at_the_ends(stft: Stft) -> None:
+    speech, level = cut(stft, 40)
+    level = level[:, :1].expand(-1, 40, -1)
+    n_shared = stft.win_length // stft.hop_length - 1
+    estimate = speech * torch.rand(speech.shape, generator=torch.Generator().manual_seed(2))
+    found = consistent(estimate, level, stft)
+    assert torch.equal(found[:, :n_shared], estimate[:, :n_shared])
+    assert torch.equal(found[:, -n_shared:], estimate[:, -n_shared:])
+    inner = slice(n_shared, -n_shared)
+    expected = spectrogram(waveform(estimate * level, (40 - n_shared) * stft.hop_length, stft), stft) / level
+    torch.testing.assert_close(found[:, inner], expected[:, inner], rtol=1e-4, atol=1e-5)
+    assert (found - estimate)[:, inner].abs().mean() > 0.05 * estimate.abs().mean()
+
+
+@pytest.mark.parametrize("n_frames", [1, 3, 6, 7])
+def test_a_piece_without_a_frame_of_known_neighbours_stays_as_it_is(n_frames: int) -> None:
+    speech, level = cut(LAPPED, n_frames)
+    estimate = speech * torch.rand(speech.shape, generator=torch.Generator().manual_seed(2))
+    changed = (consistent(estimate, level, LAPPED) != estimate).any(dim=2).any(dim=0)
+    assert changed.nonzero().flatten().tolist() == ([3] if n_frames == 7 else [])
+
+
+def test_consistency_costs_a_consistent_estimate_nothing_and_others_something() -> None:
+    tones = torch.sin(2 * torch.pi * torch.tensor([[1000.0], [2500.0]]) * torch.arange(3000) / 16000)
+    level = torch.full((2, 40, 1), 0.1)
+    speech = spectrogram(tones, STFT)[:, 17:57] / level
+    # Where the network puts out 0, the estimate is the mixture: the speech itself, or its magnitudes with phases that are a
+    # little off and do not go together. Their waveform has sound in bins where the estimate has none.
+    turned = speech * torch.exp(0.5j * torch.rand(speech.shape, generator=torch.Generator().manual_seed(2)))
+    wanted = TARGETS["magnitude"](0.3)
+    losses = {}
+    for name, mixture in (("true", speech), ("turned", turned)):
+        for consistency in (False, True):
+            judged = loss_of("compressed", wanted, snr_weight=0.0, consistency=consistency)
+            raw = torch.zeros(speech.shape, requires_grad=True)
+            value = judged(raw, Batch(mixture, speech, level))
+            value.backward()
+            assert raw.grad is not None
+            assert bool(raw.grad.isfinite().all())
+            losses[name, consistency] = value.item(), raw.grad.abs().sum().item()
+    assert losses["true", True][0] == pytest.approx(losses["true", False][0], abs=1e-5)
+    assert losses["turned", True][0] > 1.5 * losses["turned", False][0]
+    assert losses["turned", True][1] > 0
+
+
+@pytest.mark.parametrize("target", ["magnitude", "subtraction", "irm", "crm"])
+@pytest.mark.parametrize("sound", ["speech after digital silence", "digital silence"])
+def test_consistency_stays_small_and_finite_around_digital_silence(target: str, sound: str) -> None:
+    speech = torch.from_numpy(voiced(3000)).repeat(2, 1)
+    speech[:, : 1500 if sound == "speech after digital silence" else None] = 0
+    both = spectrogram(speech, STFT)
+    level = torch.from_numpy(running_level(both.numpy(), 500.0)[0])
+    given, wanted = Batch(both / level, both / level, level), TARGETS[target](0.3)
+    values = []
+    for consistency in (False, True):
+        raw = torch.zeros(*both.shape[:2], both.shape[2] * wanted.outputs_per_bin, requires_grad=True)
+        value = loss_of("compressed", wanted, consistency=consistency)(raw, given)
+        value.backward()
+        assert raw.grad is not None
+        assert bool(raw.grad.isfinite().all())
+        values.append(value.item())
+    assert values[1] == pytest.approx(values[0], abs=0.03)

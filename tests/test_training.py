@@ -201,7 +201,8 @@ def test_every_setting_has_a_state_of_its_own(shards: Path, tmp_path: Path) -> N
         *(key(settings=train(**{name: value})) for name, value in {
             "seed": 2, "loss": "mse", "n_epochs": 4, "batch_size": 5, "learning_rate": 0.02, "warmup_share": 0.2,
             "final_learning_rate_share": 0.03, "weight_decay": 0.1, "clip_norm": 2.0, "patience": 6,
-            "snr_weight": 0.1, "remix": remix(probability=0.5), "init_from": str(other / "train" / "index.csv"),
+            "snr_weight": 0.1, "consistency": True,
+            "remix": remix(probability=0.5), "init_from": str(other / "train" / "index.csv"),
         }.items()),
         *(key(network=model(**{name: value})) for name, value in {
             "network": "bands", "n_bands": 5, "target": "crm", "cell": "lstm", "layers": 2, "hidden": 9, "bidirectional": True,
@@ -212,7 +213,7 @@ def test_every_setting_has_a_state_of_its_own(shards: Path, tmp_path: Path) -> N
         key(folder=other),
         key(device="cuda"),
     ]  # fmt: skip
-    assert len(set(found)) == len(found) == 27
+    assert len(set(found)) == len(found) == 28
     assert key() == found[0]
 
 

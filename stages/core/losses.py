@@ -7,10 +7,11 @@ from typing import NamedTuple
 import torch
 from jaxtyping import Complex64, Float32
 from torch import Tensor
-from torch.nn.functional import binary_cross_entropy_with_logits, mse_loss
+from torch.nn.functional import binary_cross_entropy_with_logits, max_pool1d, mse_loss, pad
 
 from stages.core.features import magnitude
-from stages.core.parameters import Train
+from stages.core.parameters import Stft, Train
+from stages.core.spectra import spectrogram, waveform
 from stages.core.targets import Target
 
 Spectrum = Complex64[Tensor, "batch frames bins"]
@@ -36,6 +37,7 @@ class Loss(ABC):
 
     settings: Train
     target: Target
+    stft: Stft
 
     @abstractmethod
     def __call__(self, raw: Output, batch: Batch) -> Scalar:
@@ -67,10 +69,30 @@ class CompressedSpectrumError(Loss):
     def __call__(self, raw: Output, batch: Batch) -> Scalar:
         """0.7 (|Ŝ|^c - |S|^c)² + 0.3 |Ŝ^c - S^c|², less `snr_weight` times the SNR."""
         estimate = self.target.estimate(self.target.activated(raw, batch.mixture), batch.mixture)
+        if self.settings.consistency:
+            estimate = consistent(estimate, batch.level, self.stft)
         error = _spectral_error(estimate, batch.speech, self.target.compression)
         if self.settings.snr_weight == 0:
             return error
         return error - self.settings.snr_weight * _snr_decades(estimate, batch.mixture, batch.speech)
+
+
+def consistent(estimate: Spectrum, level: Float32[Tensor, "batch frames 1"], stft: Stft) -> Spectrum:
+    """The levelled spectrogram of the waveform that a levelled estimate becomes (Wisdom et al. 2019, eq. 5).
+
+    Frames at either end, which reach into what was cut away, stay as they are, and so does an estimate of such frames alone.
+    What the waveform changes is divided by the highest level among the frames that overlap. That of the frame itself can
+    be 100 dB lower, in digital silence before a word, where rounding would then be louder than speech.
+    """
+    n_shared = stft.win_length // stft.hop_length - 1
+    inner = slice(n_shared, estimate.shape[1] - n_shared)
+    if inner.start >= inner.stop:
+        return estimate
+    sound = estimate * level
+    samples = waveform(sound, (estimate.shape[1] - n_shared) * stft.hop_length, stft)
+    highest = max_pool1d(level.mT, 2 * n_shared + 1, stride=1, padding=n_shared).mT
+    change = (spectrogram(samples, stft) - sound) / highest
+    return estimate + pad(change[:, inner], (0, 0, n_shared, n_shared))
 
 
 def _spectral_error(estimate: Spectrum, speech: Spectrum, compression: float) -> Scalar:

@@ -192,6 +192,7 @@ class Train(Section):
     init_from: str
     loss: Literal["mse", "bce", "compressed"]
     snr_weight: Annotated[float, Field(ge=0)]
+    consistency: bool
     n_epochs: Count
     batch_size: Count
     learning_rate: Annotated[float, Field(gt=0, le=1)]
@@ -202,6 +203,15 @@ class Train(Section):
     patience: Count
     crop_s: Annotated[float, Field(ge=0, le=60)]
     remix: Remix
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.consistency and self.loss != "compressed":
+            raise ValueError(
+                f"consistency is about the spectrum of an estimate, and the loss {self.loss} judges what the network puts out: "
+                "set train.consistency=false, or use it with train.loss=compressed"
+            )
+        return self
 
 
 class Evaluate(Section):

@@ -74,7 +74,7 @@ class Trainer:
             valid,
             device,
         )
-        self.loss = LOSSES[settings.loss](settings, denoiser.target)
+        self.loss = LOSSES[settings.loss](settings, denoiser.target, denoiser.stft)
         self.optimizer = torch.optim.AdamW(denoiser.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay)
         self.steps_per_epoch = math.ceil(len(train) / settings.batch_size)
         self.progress = Progress()
