@@ -78,7 +78,7 @@ class CompressedSpectrumError(Loss):
 
 
 def consistent(estimate: Spectrum, level: Float32[Tensor, "batch frames 1"], stft: Stft) -> Spectrum:
-    """The levelled spectrogram of the waveform that a levelled estimate becomes (Wisdom et al. 2019, eq. 5).
+    """The levelled spectrogram of the waveform that a levelled estimate becomes (Wisdom et al. 2019).
 
     Frames at either end, which reach into what was cut away, stay as they are, and so does an estimate of such frames alone.
     What the waveform changes is divided by the highest level among the frames that overlap. That of the frame itself can

@@ -200,6 +200,7 @@ class Train(Section):
     final_learning_rate_share: Share
     weight_decay: Annotated[float, Field(ge=0, le=1)]
     clip_norm: Annotated[float, Field(gt=0)]
+    averaging: Annotated[float, Field(ge=0, lt=1)]
     patience: Count
     crop_s: Annotated[float, Field(ge=0, le=60)]
     remix: Remix
