@@ -82,7 +82,7 @@ def consistent(estimate: Spectrum, level: Float32[Tensor, "batch frames 1"], stf
 
     Frames at either end, which reach into what was cut away, stay as they are, and so does an estimate of such frames alone.
     What the waveform changes is divided by the highest level among the frames that overlap. That of the frame itself can
-    be 100 dB lower, in digital silence before a word, where rounding would then be louder than speech.
+    be 140 dB lower, in digital silence before a word, where what a mask spills would then outweigh all else.
     """
     n_shared = stft.win_length // stft.hop_length - 1
     inner = slice(n_shared, estimate.shape[1] - n_shared)
