@@ -82,6 +82,7 @@ def test_a_key_like_no_other_is_named_with_those_there_are(tmp_path: Path) -> No
         ("mix.seconds", float("inf"), "finite number"),
         ("model.bidirectional", "yes", "valid boolean"),
         ("model.bidirectional", 1, "valid boolean"),
+        ("train.consistency", 1, "valid boolean"),
         ("model.cell", "rnn", "'gru' or 'lstm'"),
         ("model.network", "conv", "'stack' or 'bands'"),
         ("train.init_from", None, "valid string"),
@@ -114,6 +115,9 @@ def test_a_value_of_the_wrong_type_is_named(tmp_path: Path, key: str, value: Any
         ("model.layers", 17),
         ("model.n_bands", 0),
         ("train.crop_s", -1.0),
+        ("train.snr_weight", -0.01),
+        ("train.averaging", -0.1),
+        ("train.averaging", 1.0),
         ("train.remix.probability", 1.5),
         ("train.remix.equalisation_db", -3.0),
         ("model.dropout", 1.0),
@@ -191,6 +195,14 @@ def test_a_range_of_one_value_is_none(tmp_path: Path) -> None:
         (
             [("train.remix.speech_only_share", 0.6), ("train.remix.noise_only_share", 0.6)],
             "may not come to more than 1 together",
+        ),
+        (
+            [("train.loss", "mse"), ("train.consistency", True)],
+            "train: consistency is about the spectrum of an estimate, and the loss mse judges what the network puts out",
+        ),
+        (
+            [("train.loss", "bce"), ("model.target", "ibm"), ("train.consistency", True)],
+            "the loss bce judges what the network puts out: set train.consistency=false, or use it with train.loss=compressed",
         ),
         ([("runtime.n_jobs", 0)], "n_jobs must be a number of processes from 1, or -1"),
         ([("corpora.speech", ["espeak", "espeak"])], "corpora.speech: 'espeak' is named twice"),

@@ -11,10 +11,11 @@ from safetensors.torch import load_file
 from specimens import RATE, STFT, hiss, model, remix, stored_items, train, voiced
 
 from stages.core.denoiser import Denoiser
+from stages.core.losses import Batch
 from stages.core.parameters import Model, Stft, Train
 from stages.core.shards import ShardReader, write_index, write_shard
 from stages.core.spectra import spectrogram
-from stages.core.training import Batch, Progress, Trainer, TrainingError
+from stages.core.training import Progress, Trainer, TrainingError
 from stages.train import _key
 from stages.train import run as run_stage
 
@@ -200,6 +201,7 @@ def test_every_setting_has_a_state_of_its_own(shards: Path, tmp_path: Path) -> N
         *(key(settings=train(**{name: value})) for name, value in {
             "seed": 2, "loss": "mse", "n_epochs": 4, "batch_size": 5, "learning_rate": 0.02, "warmup_share": 0.2,
             "final_learning_rate_share": 0.03, "weight_decay": 0.1, "clip_norm": 2.0, "patience": 6,
+            "snr_weight": 0.1, "consistency": True, "averaging": 0.9,
             "remix": remix(probability=0.5), "init_from": str(other / "train" / "index.csv"),
         }.items()),
         *(key(network=model(**{name: value})) for name, value in {
@@ -211,7 +213,7 @@ def test_every_setting_has_a_state_of_its_own(shards: Path, tmp_path: Path) -> N
         key(folder=other),
         key(device="cuda"),
     ]  # fmt: skip
-    assert len(set(found)) == len(found) == 26
+    assert len(set(found)) == len(found) == 29
     assert key() == found[0]
 
 
@@ -267,7 +269,7 @@ def test_a_training_out_of_patience_does_not_go_on(shards: Path, tmp_path: Path,
 def test_a_loss_that_is_no_number_is_an_error(shards: Path, tmp_path: Path, value: float) -> None:
     made = trainer(shards, train(learning_rate=0.25), model())
     loss = made.loss
-    made.loss = lambda *given: loss(*given) * value
+    made.loss = lambda *given: loss(*given) * value  # type: ignore[assignment]
     with pytest.raises(TrainingError, match=r"training loss became (nan|inf|-inf) in epoch 0: lower .* \(now 0\.25\)"):
         made.run(tmp_path / "state.pt")
     assert not (tmp_path / "state.pt").exists()
@@ -352,6 +354,80 @@ def test_a_training_with_remixing_goes_on_to_the_same_end(shards: Path, tmp_path
     assert_equal(unbroken, trained(shards, state, settings, KINDS[3]))
     plain = trained(shards, tmp_path / "plain.pt", train(n_epochs=3), KINDS[3])
     assert not torch.equal(plain[1]["network.norm.weight"], unbroken[1]["network.norm.weight"])
+
+
+def test_the_average_is_that_of_the_weights_after_every_step(shards: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = trainer(shards, train(n_epochs=5, averaging=0.3), model(dropout=0.2))
+    made.denoiser.standardise(batch.mixture for batch in made._batches(made.train, [0, 1]))
+    assert made.average is not None
+    expected: dict[str, torch.Tensor] = {}
+    for place, batch in enumerate(made._batches(made.train, [*range(10)] * 2)):
+        made._step(batch, 0.01)
+        decay = min(0.3, (1 + place) / (10 + place)) if place else 0.0
+        for name, weight in made.denoiser.named_parameters():
+            new = weight.detach().double()
+            expected[name] = decay * expected[name] + (1 - decay) * new if place else new
+    assert place == 4
+    for name, weight in made.average.module.named_parameters():
+        torch.testing.assert_close(weight.double(), expected[name], rtol=1e-6, atol=1e-7)
+        assert not torch.equal(weight, made.denoiser.state_dict()[name])
+    for name, buffer in made.average.module.named_buffers():
+        assert torch.equal(buffer, made.denoiser.state_dict()[name])
+    assert not made.average.module.feature_mean.eq(0).any()
+
+
+@pytest.mark.parametrize("network", [KINDS[1], KINDS[3]])
+def test_a_training_with_averaging_goes_on_to_the_same_end(shards: Path, tmp_path: Path, network: Model) -> None:
+    settings, state = train(n_epochs=4, averaging=0.8), tmp_path / "state.pt"
+    unbroken = trained(shards, tmp_path / "unbroken.pt", settings, network)
+    part = trainer(shards, settings, network)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Trainer, "_finished", lambda self: len(self.progress.epochs) == 2)
+        part.run(state)
+    saved = torch.load(state, weights_only=True)
+    assert int(saved["average"]["n_averaged"]) == 6
+    for name, weight in saved["weights"].items():
+        assert torch.equal(weight, saved["average"][f"module.{name}"]) == name.startswith("feature_")
+    assert_equal(unbroken, trained(shards, state, settings, network))
+    assert torch.load(state, weights_only=True).keys() == saved.keys()
+
+
+def test_what_is_validated_and_kept_is_the_average(shards: Path, tmp_path: Path) -> None:
+    plain, averaged = trainer(shards, train(), model()), trainer(shards, train(averaging=0.9), model())
+    plain.run(tmp_path / "plain.pt")
+    progress = averaged.run(tmp_path / "averaged.pt")
+    states = [torch.load(tmp_path / name, weights_only=True) for name in ("plain.pt", "averaged.pt")]
+    for name, weight in states[0]["weights"].items():
+        assert torch.equal(weight, states[1]["weights"][name]), "the steps are those of a training without averaging"
+    assert progress.best_epoch.epoch == 2
+    for name, weight in averaged.denoiser.state_dict().items():
+        assert torch.equal(weight, progress.best[name])
+        assert torch.equal(weight, states[1]["average"][f"module.{name}"])
+    assert progress.best_epoch.valid_loss == averaged._validated()[0]
+    assert progress.best_epoch.valid_loss != plain.progress.best_epoch.valid_loss
+
+
+def test_a_step_rounds_alike_in_new_threads_and_in_old_ones(shards: Path) -> None:
+    found = []
+    for _ in range(3):
+        made = trainer(shards, train(batch_size=10), model())
+        spectra = torch.randn(2, 25, 33, 2, generator=torch.Generator().manual_seed(1))
+        transforms = list(made._pool.map(torch.fft.irfft, [torch.view_as_complex(part) for part in spectra]))
+        found += [transforms, [torch.fft.irfft(torch.view_as_complex(part)) for part in spectra]]
+    assert all(torch.equal(one, two) for other in found[1:] for one, two in zip(found[0], other, strict=True))
+
+
+@pytest.mark.parametrize("network", [KINDS[0], KINDS[3]])
+def test_a_training_with_consistency_goes_on_to_the_same_end(shards: Path, tmp_path: Path, network: Model) -> None:
+    settings, state = train(n_epochs=3, consistency=True, **AUGMENTED), tmp_path / "state.pt"
+    unbroken = trained(shards, tmp_path / "unbroken.pt", settings, network)
+    part = trainer(shards, settings, network)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Trainer, "_finished", lambda self: len(self.progress.epochs) == 1)
+        part.run(state)
+    assert_equal(unbroken, trained(shards, state, settings, network))
+    plain = trained(shards, tmp_path / "plain.pt", train(n_epochs=3, **AUGMENTED), network)
+    assert plain[0].epochs[0].train_loss != unbroken[0].epochs[0].train_loss
 
 
 def test_the_stage_starts_from_weights_that_are_there(shards: Path, tmp_path: Path) -> None:

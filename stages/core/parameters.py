@@ -199,6 +199,8 @@ class Train(Section):
     seed: Seed
     init_from: str
     loss: Literal["mse", "bce", "compressed"]
+    snr_weight: Annotated[float, Field(ge=0)]
+    consistency: bool
     n_epochs: Count
     batch_size: Count
     learning_rate: Annotated[float, Field(gt=0, le=1)]
@@ -206,9 +208,19 @@ class Train(Section):
     final_learning_rate_share: Share
     weight_decay: Annotated[float, Field(ge=0, le=1)]
     clip_norm: Annotated[float, Field(gt=0)]
+    averaging: Annotated[float, Field(ge=0, lt=1)]
     patience: Count
     crop_s: Annotated[float, Field(ge=0, le=60)]
     remix: Remix
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.consistency and self.loss != "compressed":
+            raise ValueError(
+                f"consistency is about the spectrum of an estimate, and the loss {self.loss} judges what the network puts out: "
+                "set train.consistency=false, or use it with train.loss=compressed"
+            )
+        return self
 
 
 class Evaluate(Section):

@@ -6,18 +6,18 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from pickle import UnpicklingError
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Complex64, Float32
 from torch import Tensor
 from tqdm import tqdm
 
+from stages.core.averaging import AveragedDenoiser
 from stages.core.denoiser import Denoiser
 from stages.core.errors import DenoisingError
 from stages.core.files import written
-from stages.core.losses import LOSSES
+from stages.core.losses import LOSSES, Batch
 from stages.core.parameters import Train
 from stages.core.remixing import remixed
 from stages.core.seeds import generator
@@ -35,14 +35,6 @@ _STANDARDISING = 128
 
 class TrainingError(DenoisingError):
     """A training that cannot go on."""
-
-
-class Batch(NamedTuple):
-    """Levelled spectrograms of mixtures and their speech, and the levels that they were divided by."""
-
-    mixture: Complex64[Tensor, "batch frames bins"]
-    speech: Complex64[Tensor, "batch frames bins"]
-    level: Float32[Tensor, "batch frames 1"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,14 +75,20 @@ class Trainer:
             valid,
             device,
         )
-        self.loss = LOSSES[settings.loss]
+        self.average = AveragedDenoiser(denoiser, settings.averaging, device) if settings.averaging else None
+        # Validated and kept; what the steps change is always the denoiser itself.
+        self.judged = self.average.module if self.average else self.denoiser
+        self.loss = LOSSES[settings.loss](settings, denoiser.target, denoiser.stft)
         self.optimizer = torch.optim.AdamW(denoiser.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay)
         self.steps_per_epoch = math.ceil(len(train) / settings.batch_size)
         self.progress = Progress()
         torch.set_num_threads(1)
         self.n_parts = _CPU_PARTS if device.type == "cpu" else 1
         # Dropout draws from one generator, whose order two threads would make a matter of luck.
-        self._pool = ThreadPoolExecutor(max_workers=1 if denoiser.model.dropout else self.n_parts)
+        n_workers = 1 if denoiser.model.dropout else self.n_parts
+        # A new thread does not know the number above until its first loop over elements. Fourier transforms before that round
+        # differently, and which thread makes the first is a matter of luck too.
+        self._pool = ThreadPoolExecutor(n_workers, initializer=torch.set_num_threads, initargs=(1,))
 
     def run(self, state: Path) -> Progress:
         """Trains up to the last epoch or until patience ends, going on from `state` where that file is there.
@@ -112,11 +110,12 @@ class Trainer:
                 self.progress.epochs.append(epoch)
                 if self.progress.best_epoch is epoch:
                     self.progress.best = {
-                        name: weight.detach().cpu().clone() for name, weight in self.denoiser.state_dict().items()
+                        name: weight.detach().cpu().clone() for name, weight in self.judged.state_dict().items()
                     }
                 self._save(state)
                 bar.set_postfix(valid_loss=f"{epoch.valid_loss:.4f}", valid_snr=f"{epoch.valid_snr_db:.2f} dB")
         self.denoiser.load_state_dict(self.progress.best)
+        self.denoiser.eval()
         return self.progress
 
     def _finished(self) -> bool:
@@ -154,27 +153,29 @@ class Trainer:
             weight.grad = torch.stack(gradients).sum(0) if len(gradients) > 1 else gradients[0]
         torch.nn.utils.clip_grad_norm_(self.denoiser.parameters(), self.settings.clip_norm)
         self.optimizer.step()
+        if self.average:
+            self.average.update_parameters(self.denoiser)
         return sum(loss for loss, _ in results)
 
     def _gradients(self, part: Batch, share: float) -> tuple[float, tuple[Tensor, ...]]:
         """The loss of a part of a batch, times its share of the batch, and its gradient."""
-        loss = share * self.loss(self.denoiser.target, self._raw(part), part.mixture, part.speech)
+        loss = share * self.loss(self._raw(self.denoiser, part), part)
         return float(loss.detach()), torch.autograd.grad(loss, list(self.denoiser.parameters()))
 
-    def _raw(self, batch: Batch) -> Tensor:
+    def _raw(self, denoiser: Denoiser, batch: Batch) -> Tensor:
         # On the CPU bfloat16 recurrences are slower than float32; spectra and losses stay float32 everywhere.
         with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.device.type == "cuda"):
-            raw: Tensor = self.denoiser(batch.mixture)[0]
+            raw: Tensor = denoiser(batch.mixture)[0]
         return raw.float()
 
     @torch.inference_mode()
     def _validated(self) -> tuple[float, float]:
         """The mean loss and the mean SNR (dB) over the validation mixtures."""
-        self.denoiser.eval()
+        self.judged.eval()
         losses, snrs = 0.0, []
         for batch in self._batches(self.valid, list(range(len(self.valid)))):
-            raw = self._raw(batch)
-            losses += float(self.loss(self.denoiser.target, raw, batch.mixture, batch.speech)) * len(batch.mixture)
+            raw = self._raw(self.judged, batch)
+            losses += float(self.loss(raw, batch)) * len(batch.mixture)
             estimate = self.denoiser.target.estimate(self.denoiser.target.activated(raw, batch.mixture), batch.mixture)
             error = ((estimate - batch.speech) * batch.level).abs().square().sum((1, 2))
             power = (batch.speech * batch.level).abs().square().sum((1, 2))
@@ -228,6 +229,7 @@ class Trainer:
             "best": self.progress.best,
             "weights": self.denoiser.state_dict(),
             "optimizer": self.optimizer.state_dict(),
+            "average": self.average.state_dict() if self.average else {},
         }
         with written(state) as temporary:
             torch.save(values, temporary)
@@ -235,6 +237,8 @@ class Trainer:
     def _resume(self, values: dict[str, Any]) -> None:
         self.denoiser.load_state_dict(values["weights"])
         self.optimizer.load_state_dict(values["optimizer"])
+        if self.average:
+            self.average.load_state_dict(values["average"])
         self.progress = Progress([Epoch(**epoch) for epoch in values["epochs"]], values["best"])
 
 
@@ -244,7 +248,7 @@ def _saved(state: Path) -> dict[str, Any] | None:
         return None
     try:
         values = torch.load(state, map_location="cpu", weights_only=True)
-        if not isinstance(values, dict) or set(values) != {"epochs", "best", "weights", "optimizer"}:
+        if not isinstance(values, dict) or set(values) != {"epochs", "best", "weights", "optimizer", "average"}:
             raise ValueError("it holds something else")
     except (RuntimeError, EOFError, KeyError, OSError, ValueError, UnpicklingError) as error:
         print(f"{state} cannot be used ({error}): training starts again")

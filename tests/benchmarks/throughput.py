@@ -16,11 +16,12 @@ from stages import mix, shard
 from stages.core.checkpoint import load_checkpoint
 from stages.core.denoiser import Denoiser
 from stages.core.enhancement import enhanced
+from stages.core.losses import Batch
 from stages.core.parameter_file import read_parameters
 from stages.core.parameters import Parameters
 from stages.core.runtime import n_workers
 from stages.core.shards import ShardReader
-from stages.core.training import Batch, Trainer
+from stages.core.training import Trainer
 
 SECONDS = 60
 
