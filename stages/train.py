@@ -19,10 +19,11 @@ from stages.core.denoiser import Denoiser
 from stages.core.files import code_digest, digest, write_json, write_text
 from stages.core.network import n_weights
 from stages.core.parameter_file import read_parameters
-from stages.core.parameters import Model, Stft, Train
+from stages.core.parameters import Model, Stft
 from stages.core.runtime import resolved_device, run_stage
 from stages.core.shards import INDEX, ShardReader
 from stages.core.training import Progress, Trainer
+from stages.core.training_parameters import Train
 
 SHARDS_DIR = Path("data/shards")
 CHECKPOINT = Path("models/denoiser.safetensors")

@@ -10,9 +10,10 @@ from stages.core.denoiser import Denoiser
 from stages.core.features import running_level
 from stages.core.losses import LOSSES, Batch, Loss, consistent
 from stages.core.parameter_file import ParameterError, read_parameters
-from stages.core.parameters import Model, Stft, Train
+from stages.core.parameters import Model, Stft
 from stages.core.spectra import spectrogram, waveform
 from stages.core.targets import TARGETS, Target
+from stages.core.training_parameters import Train
 
 ALLOWED = {
     "magnitude": ["mse", "compressed"],

@@ -20,6 +20,7 @@ from stages.core.parameters import Parameters
 # Modules that no stage has to name, because they cannot change a result, with the reason. Nor does what they import.
 EXEMPT = {
     "stages/core/parameters.py": "no field has a default (tested below), so all that it yields is in params.yaml",
+    "stages/core/training_parameters.py": "a part of it",
     "stages/core/parameter_file.py": "reads those values and words what is wrong with them",
     "stages/core/runtime.py": "steers the machine only: processes, device, locks",
     "stages/__init__.py": "steers the machine only: Ctrl-C while modules are imported, and a switch of ONNX Runtime",

@@ -4,9 +4,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from specimens import few, remix, snr_db, spectrum
 
-from stages.core.parameters import Remix
 from stages.core.remixing import remixed
 from stages.core.seeds import generator
+from stages.core.training_parameters import Remix
 
 BATCH = 6
 

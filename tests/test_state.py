@@ -15,7 +15,8 @@ import torch
 torch.set_num_threads({threads})
 import stages.train as train
 from pathlib import Path
-from stages.core.parameters import Model, Stft, Train
+from stages.core.parameters import Model, Stft
+from stages.core.training_parameters import Train
 class Stop(Exception): pass
 def trainer(denoiser, *rest):
     from stages.core.files import digest

@@ -12,10 +12,13 @@ from specimens import RATE, STFT, hiss, model, remix, stored_items, train, voice
 
 from stages.core.denoiser import Denoiser
 from stages.core.losses import Batch
-from stages.core.parameters import Model, Stft, Train
+from stages.core.network import n_weights
+from stages.core.optimizers import optimizers
+from stages.core.parameters import Model, Stft
 from stages.core.shards import ShardReader, write_index, write_shard
 from stages.core.spectra import spectrogram
 from stages.core.training import Progress, Trainer, TrainingError
+from stages.core.training_parameters import Train
 from stages.train import _key
 from stages.train import run as run_stage
 
@@ -126,7 +129,8 @@ import os, signal, sys
 from pathlib import Path
 import torch
 from stages.core.denoiser import Denoiser
-from stages.core.parameters import Model, Stft, Train
+from stages.core.parameters import Model, Stft
+from stages.core.training_parameters import Train
 from stages.core.shards import ShardReader
 from stages.core.training import Trainer
 
@@ -374,6 +378,33 @@ def test_the_average_is_that_of_the_weights_after_every_step(shards: Path, monke
     for name, buffer in made.average.module.named_buffers():
         assert torch.equal(buffer, made.denoiser.state_dict()[name])
     assert not made.average.module.feature_mean.eq(0).any()
+
+
+@pytest.mark.parametrize("network", KINDS)
+def test_muon_takes_the_matrices_and_adamw_all_else(network: Model) -> None:
+    denoiser = Denoiser(network, STFT, RATE)
+    muon, adamw = (
+        [weight for group in optimizer.param_groups for weight in group["params"]]
+        for optimizer in optimizers(denoiser, train(optimizer="muon"))
+    )
+    assert {weight.dim() for weight in muon} == {2}
+    assert sum(weight.numel() for weight in (*muon, *adamw)) == n_weights(denoiser)
+    names = {id(weight): name for name, weight in denoiser.named_parameters()}
+    assert any("weight_hh" in names[id(weight)] for weight in muon)
+    assert not any("bias" in names[id(weight)] for weight in muon)
+
+
+@pytest.mark.parametrize("network", [KINDS[0], KINDS[3]])
+def test_muon_goes_on_to_the_same_end_and_elsewhere_than_adamw(shards: Path, tmp_path: Path, network: Model) -> None:
+    settings, state = train(optimizer="muon"), tmp_path / "state.pt"
+    unbroken = trained(shards, tmp_path / "unbroken.pt", settings, network)
+    part = trainer(shards, settings, network)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Trainer, "_finished", lambda self: len(self.progress.epochs) == 1)
+        part.run(state)
+    assert_equal(unbroken, trained(shards, state, settings, network))
+    other, _ = trained(shards, tmp_path / "adamw.pt", train(), network)
+    assert other.best_epoch.valid_loss != unbroken[0].best_epoch.valid_loss
 
 
 @pytest.mark.parametrize("network", [KINDS[1], KINDS[3]])

@@ -10,9 +10,10 @@ from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits, max_pool1d, mse_loss, pad
 
 from stages.core.features import magnitude
-from stages.core.parameters import Stft, Train
+from stages.core.parameters import Stft
 from stages.core.spectra import spectrogram, waveform
 from stages.core.targets import Target
+from stages.core.training_parameters import Train
 
 Spectrum = Complex64[Tensor, "batch frames bins"]
 Output = Float32[Tensor, "batch frames outputs"]

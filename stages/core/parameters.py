@@ -9,7 +9,20 @@ from typing import Annotated, Literal, Self
 from pydantic import AfterValidator, Field, model_validator
 
 from stages.core.corpora.names import NoiseLabel, NoiseName, RoomsName, SpeechName
-from stages.core.sections import Count, DecibelRange, Decibels, Range, Section, Seed, Share, ascending, known_once
+from stages.core.sections import (
+    Count,
+    CountRange,
+    DecibelRange,
+    Decibels,
+    FactorRange,
+    LevelRange,
+    Range,
+    Section,
+    Seed,
+    Share,
+    known_once,
+)
+from stages.core.training_parameters import Train
 
 NoiseKind = Literal["white", "pink", "brown", "hum", "fan", "babble", "keyboard", "rain", "engine", "siren", "bursts"]
 
@@ -126,7 +139,7 @@ class Speed(Section):
     """Speech made faster or slower."""
 
     probability: Share
-    factor: Annotated[list[Annotated[float, Field(ge=0.5, le=2)]], Field(min_length=2, max_length=2), AfterValidator(ascending)]
+    factor: FactorRange
 
 
 class Reverberation(Section):
@@ -147,10 +160,8 @@ class Mix(Section):
     seconds: Annotated[float, Field(ge=0.5, le=60)]
     snr_db: DecibelRange
     snr_grid_db: Annotated[list[Decibels], Field(min_length=1)]
-    n_noises: Annotated[list[Annotated[int, Field(ge=1, le=8)]], Field(min_length=2, max_length=2), AfterValidator(ascending)]
-    level_dbfs: Annotated[
-        list[Annotated[float, Field(ge=-60, le=-6)]], Field(min_length=2, max_length=2), AfterValidator(ascending)
-    ]
+    n_noises: CountRange
+    level_dbfs: LevelRange
     short_noise: Literal["refuse", "repeat"]
     speed: Speed
     low_pass: LowPass
@@ -175,52 +186,6 @@ class Model(Section):
     bidirectional: bool
     dropout: Annotated[float, Field(ge=0, lt=1)]
     compression: Annotated[float, Field(ge=0.1, le=1)]
-
-
-class Remix(Section):
-    """Mixtures put together anew while training."""
-
-    probability: Share
-    snr_db: DecibelRange
-    speech_only_share: Share
-    noise_only_share: Share
-    equalisation_db: Annotated[float, Field(ge=0, le=40)]
-
-    @model_validator(mode="after")
-    def _check(self) -> Self:
-        if self.speech_only_share + self.noise_only_share > 1:
-            raise ValueError("speech_only_share and noise_only_share may not come to more than 1 together")
-        return self
-
-
-class Train(Section):
-    """The training."""
-
-    seed: Seed
-    init_from: str
-    loss: Literal["mse", "bce", "compressed"]
-    snr_weight: Annotated[float, Field(ge=0)]
-    consistency: bool
-    n_epochs: Count
-    batch_size: Count
-    learning_rate: Annotated[float, Field(gt=0, le=1)]
-    warmup_share: Share
-    final_learning_rate_share: Share
-    weight_decay: Annotated[float, Field(ge=0, le=1)]
-    clip_norm: Annotated[float, Field(gt=0)]
-    averaging: Annotated[float, Field(ge=0, lt=1)]
-    patience: Count
-    crop_s: Annotated[float, Field(ge=0, le=60)]
-    remix: Remix
-
-    @model_validator(mode="after")
-    def _check(self) -> Self:
-        if self.consistency and self.loss != "compressed":
-            raise ValueError(
-                f"consistency is about the spectrum of an estimate, and the loss {self.loss} judges what the network puts out: "
-                "set train.consistency=false, or use it with train.loss=compressed"
-            )
-        return self
 
 
 class Evaluate(Section):

@@ -3,7 +3,7 @@
 import numpy as np
 from jaxtyping import Complex64, Float32
 
-from stages.core.parameters import Remix
+from stages.core.training_parameters import Remix
 
 Spectra = Complex64[np.ndarray, "batch frames 2 bins"]
 # Curves of equalisation run straight through this many points, evenly spaced over the bins.

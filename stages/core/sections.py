@@ -26,6 +26,13 @@ Share = Annotated[float, Field(ge=0, le=1)]
 Decibels = Annotated[float, Field(ge=-200, le=200)]
 Range = Annotated[list[float], Field(min_length=2, max_length=2), AfterValidator(ascending)]
 DecibelRange = Annotated[list[Decibels], Field(min_length=2, max_length=2), AfterValidator(ascending)]
+LevelRange = Annotated[
+    list[Annotated[float, Field(ge=-60, le=-6)]], Field(min_length=2, max_length=2), AfterValidator(ascending)
+]
+FactorRange = Annotated[
+    list[Annotated[float, Field(ge=0.5, le=2)]], Field(min_length=2, max_length=2), AfterValidator(ascending)
+]
+CountRange = Annotated[list[Annotated[int, Field(ge=1, le=8)]], Field(min_length=2, max_length=2), AfterValidator(ascending)]
 
 
 class Section(BaseModel):

@@ -4,6 +4,7 @@ import math
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
+from itertools import chain
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
@@ -18,10 +19,11 @@ from stages.core.denoiser import Denoiser
 from stages.core.errors import DenoisingError
 from stages.core.files import written
 from stages.core.losses import LOSSES, Batch
-from stages.core.parameters import Train
+from stages.core.optimizers import optimizers
 from stages.core.remixing import remixed
 from stages.core.seeds import generator
 from stages.core.shards import ShardReader
+from stages.core.training_parameters import Train
 
 Weights = dict[str, Tensor]
 # On the CPU a batch is worked on in this many parts side by side, one thread each. A recurrence is many small products that
@@ -79,7 +81,7 @@ class Trainer:
         # Validated and kept; what the steps change is always the denoiser itself.
         self.judged = self.average.module if self.average else self.denoiser
         self.loss = LOSSES[settings.loss](settings, denoiser.target, denoiser.stft)
-        self.optimizer = torch.optim.AdamW(denoiser.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay)
+        self.optimizers = optimizers(denoiser, settings)
         self.steps_per_epoch = math.ceil(len(train) / settings.batch_size)
         self.progress = Progress()
         torch.set_num_threads(1)
@@ -144,7 +146,7 @@ class Trainer:
         return Epoch(number, rate, total / len(self.train), valid_loss, valid_snr_db)
 
     def _step(self, batch: Batch, rate: float) -> float:
-        for group in self.optimizer.param_groups:
+        for group in chain.from_iterable(optimizer.param_groups for optimizer in self.optimizers):
             group["lr"] = rate
         parts = [Batch(*tensors) for tensors in zip(*(tensor.chunk(self.n_parts) for tensor in batch), strict=True)]
         shares = [len(part.mixture) / len(batch.mixture) for part in parts]
@@ -152,7 +154,8 @@ class Trainer:
         for weight, *gradients in zip(self.denoiser.parameters(), *(found for _, found in results), strict=True):
             weight.grad = torch.stack(gradients).sum(0) if len(gradients) > 1 else gradients[0]
         torch.nn.utils.clip_grad_norm_(self.denoiser.parameters(), self.settings.clip_norm)
-        self.optimizer.step()
+        for optimizer in self.optimizers:
+            optimizer.step()
         if self.average:
             self.average.update_parameters(self.denoiser)
         return sum(loss for loss, _ in results)
@@ -228,7 +231,7 @@ class Trainer:
             "epochs": [asdict(epoch) for epoch in self.progress.epochs],
             "best": self.progress.best,
             "weights": self.denoiser.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
+            "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
             "average": self.average.state_dict() if self.average else {},
         }
         with written(state) as temporary:
@@ -236,7 +239,8 @@ class Trainer:
 
     def _resume(self, values: dict[str, Any]) -> None:
         self.denoiser.load_state_dict(values["weights"])
-        self.optimizer.load_state_dict(values["optimizer"])
+        for optimizer, state in zip(self.optimizers, values["optimizers"], strict=True):
+            optimizer.load_state_dict(state)
         if self.average:
             self.average.load_state_dict(values["average"])
         self.progress = Progress([Epoch(**epoch) for epoch in values["epochs"]], values["best"])
@@ -248,7 +252,7 @@ def _saved(state: Path) -> dict[str, Any] | None:
         return None
     try:
         values = torch.load(state, map_location="cpu", weights_only=True)
-        if not isinstance(values, dict) or set(values) != {"epochs", "best", "weights", "optimizer", "average"}:
+        if not isinstance(values, dict) or set(values) != {"epochs", "best", "weights", "optimizers", "average"}:
             raise ValueError("it holds something else")
     except (RuntimeError, EOFError, KeyError, OSError, ValueError, UnpicklingError) as error:
         print(f"{state} cannot be used ({error}): training starts again")
