@@ -65,7 +65,7 @@ def run(
     began = time.monotonic()
     found, others = jobs(source, target)
     if others:
-        _say(f"passed over {len(others)} files that are no sound or video files by their name: {shown(', '.join(others))}")
+        _say(f"passed over, by their names no sound or video ({len(others)}): {shown(', '.join(others))}")
     if not found:
         print(f"error: {shown(source)}: no sound or video files in this folder.", file=sys.stderr)
         raise SystemExit(2)

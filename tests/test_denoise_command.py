@@ -156,7 +156,7 @@ def test_a_folder_comes_back_with_its_folders_names_and_formats(untrained: Path,
     before = untouched(Path("in"))
     ended = command("denoise", "in", "out", "--jobs", "1")
     assert (ended.code, ended.err) == (0, "")
-    assert "passed over 1 files that are no sound or video files by their name: notes.txt" in ended.out
+    assert "passed over, by their names no sound or video (1): notes.txt" in ended.out
     names = [name for name in files(Path("in")) if not name.startswith(".") and name != "notes.txt"]
     assert files(Path("out")) == sorted([*names, REPORT])
     for source in sources:

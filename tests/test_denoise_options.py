@@ -59,10 +59,10 @@ def test_the_mix_is_part_of_the_recording(noisy: Path, command: Command) -> None
         (["--attenuation-limit", "-1"], "error: The attenuation limit is -1 dB: expected 0 to 200 dB."),
         (["--attenuation-limit", "201"], "error: The attenuation limit is 201 dB: expected 0 to 200 dB."),
         (["--attenuation-limit", "inf"], "error: The attenuation limit is inf dB: expected 0 to 200 dB."),
-        (["--mix", "nan"], "error: The share of the dry signal is nan: expected 0 to 1."),
+        (["--mix", "nan"], "error: The share of the unprocessed sound (mix) is nan: expected 0 to 1."),
         (["--attenuation-limit", "nan"], "error: The attenuation limit is nan dB: expected 0 to 200 dB."),
-        (["--mix", "1.5"], "error: The share of the dry signal is 1.5: expected 0 to 1."),
-        (["--mix", "-0.5"], "error: The share of the dry signal is -0.5: expected 0 to 1."),
+        (["--mix", "1.5"], "error: The share of the unprocessed sound (mix) is 1.5: expected 0 to 1."),
+        (["--mix", "-0.5"], "error: The share of the unprocessed sound (mix) is -0.5: expected 0 to 1."),
     ],
 )
 def test_a_strength_out_of_range_is_refused(noisy: Path, command: Command, options: list[str], text: str) -> None:

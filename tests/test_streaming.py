@@ -371,7 +371,7 @@ def test_a_limit_out_of_range_is_refused(limit: float) -> None:
 
 @pytest.mark.parametrize("dry", [-0.1, 1.1, float("nan")])
 def test_a_mix_out_of_range_is_refused(dry: float) -> None:
-    with pytest.raises(StrengthError, match=r"The share of the dry signal is .*: expected 0 to 1"):
+    with pytest.raises(StrengthError, match=r"The share of the unprocessed sound \(mix\) is .*: expected 0 to 1"):
         Strength(None, dry)
 
 

@@ -47,7 +47,7 @@ class Strength:
         if self.attenuation_limit_db is not None and not 0 <= self.attenuation_limit_db <= 200:
             raise StrengthError(f"The attenuation limit is {self.attenuation_limit_db:g} dB: expected 0 to 200 dB.")
         if not 0 <= self.dry <= 1:
-            raise StrengthError(f"The share of the dry signal is {self.dry:g}: expected 0 to 1.")
+            raise StrengthError(f"The share of the unprocessed sound (mix) is {self.dry:g}: expected 0 to 1.")
 
     def applied(self, gain: Complex64[Tensor, "frames bins"]) -> Complex64[Tensor, "frames bins"]:
         """The gain that is used for a gain that was found."""
