@@ -1,9 +1,11 @@
 import os
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from jaxtyping import install_import_hook
+from misbehaving_server import Server, server
 
 # Before anything imports stages.core: from here on each call is checked against its annotations, shapes included.
 install_import_hook("stages.core", "annotation_check.checked")
@@ -30,3 +32,12 @@ def test_audio() -> Path:
     if not folder.is_dir():
         pytest.skip(f"DENOISE_TEST_AUDIO: {folder} is not a folder")
     return folder
+
+
+@pytest.fixture
+def web(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+    """A server on 127.0.0.1."""
+    monkeypatch.delenv("DENOISE_ARCHIVES", raising=False)
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    with server() as running:
+        yield running

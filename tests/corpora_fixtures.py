@@ -1,24 +1,15 @@
 """A server with archives in official layouts, and entries for them in the catalogue."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 
 import pytest
-from misbehaving_server import Server, server
+from misbehaving_server import Server
 from official_layouts import archive, entry, packed
 
 from stages.core.corpora.catalogue import PUBLISHED
 from stages.core.corpora.entries import PublishedCorpus, Role
 
 Publish = Callable[..., PublishedCorpus]
-
-
-@pytest.fixture
-def web(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
-    """A server on 127.0.0.1."""
-    monkeypatch.delenv("DENOISE_ARCHIVES", raising=False)
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    with server() as running:
-        yield running
 
 
 @pytest.fixture

@@ -6,13 +6,12 @@ import resource
 import threading
 import time
 import tracemalloc
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from fetching_fixtures import BODY, HASTE, NAME, archive, channels, leftovers, sha256, tar_gz
-from misbehaving_server import Manners, Server, date, dead_address, server
+from misbehaving_server import Manners, Server, date, dead_address
 
 from stages.core.corpora import fetching
 from stages.core.corpora.addresses import Patience
@@ -22,17 +21,7 @@ from stages.core.files import WriteError
 N = len(BODY)
 TENTHS = [N * tenth // 10 for tenth in range(1, 10)]
 
-
-@pytest.fixture(autouse=True)
-def surroundings(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("DENOISE_ARCHIVES", raising=False)
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-
-
-@pytest.fixture
-def web() -> Iterator[Server]:
-    with server() as running:
-        yield running
+pytestmark = pytest.mark.usefixtures("web")
 
 
 def test_an_archive_is_kept_under_its_checksum_and_never_fetched_twice(web: Server, tmp_path: Path) -> None:

@@ -4,12 +4,11 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from fetching_fixtures import BODY, HASTE, archive, channels, leftovers
-from misbehaving_server import Server, server
+from misbehaving_server import Server
 
 from stages.core.corpora.entries import Archive
 from stages.core.corpora.fetching import fetched
@@ -26,12 +25,6 @@ archives = eval(sys.stdin.read(), {"Archive": Archive})
 print("begun", flush=True)
 fetched(archives, Path(sys.argv[1]), patience=Patience(connect_s=1, read_s=5, tries=3, first_pause_s=0.01))
 """
-
-
-@pytest.fixture
-def web() -> Iterator[Server]:
-    with server() as running:
-        yield running
 
 
 def start(archives: list[Archive], folder: Path, repository: Path) -> subprocess.Popen[str]:

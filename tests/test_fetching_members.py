@@ -3,12 +3,11 @@ import random
 import re
 import struct
 import zipfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from fetching_fixtures import BODY, HASTE, archive, channel_bytes, channels, leftovers
-from misbehaving_server import Manners, Server, dead_address, server
+from misbehaving_server import Manners, Server, dead_address
 
 from stages.core.corpora import fetching
 from stages.core.corpora.fetching import DiskSpaceError, FetchError, fetched
@@ -18,17 +17,7 @@ PATTERN = r"[A-Z]+\d/ch01\.wav"
 ZIPPED = channels(n_places=3, n_bytes=60_000)
 NAME = "PLACES_16k.zip"
 
-
-@pytest.fixture(autouse=True)
-def surroundings(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("DENOISE_ARCHIVES", raising=False)
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-
-
-@pytest.fixture
-def web() -> Iterator[Server]:
-    with server() as running:
-        yield running
+pytestmark = pytest.mark.usefixtures("web")
 
 
 def contents(path: Path) -> dict[str, bytes]:

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
-from corpora_fixtures import Publish, publish, web
+from corpora_fixtures import Publish, publish
 from misbehaving_server import Server
 from official_layouts import DEMAND, demand, esc50, librispeech, musan, rirs, voicebank
 from specimens import RATE, level_db, mix, snr_db
@@ -26,7 +26,7 @@ from stages.core.parameters import Download
 from stages.core.plan import planned
 from stages.core.rendering import rendered
 
-__all__ = ["publish", "web"]
+__all__ = ["publish"]
 CHOICES = Choices(seed=1, valid_share=0.3, test_share=0.3)
 SUBSET = "librispeech-train-clean-100"
 

@@ -62,6 +62,14 @@ def trained(shards: Path, state: Path, settings: Train, network: Model) -> tuple
     return progress, made.denoiser.state_dict()
 
 
+def broken_off(shards: Path, state: Path, settings: Train, network: Model, n_epochs: int) -> None:
+    """Leaves the state of a training that ended after some of its epochs."""
+    part = trainer(shards, settings, network)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Trainer, "_finished", lambda self: len(self.progress.epochs) == n_epochs)
+        part.run(state)
+
+
 def assert_equal(one: tuple[Progress, dict[str, torch.Tensor]], other: tuple[Progress, dict[str, torch.Tensor]]) -> None:
     assert [asdict(epoch) for epoch in one[0].epochs] == [asdict(epoch) for epoch in other[0].epochs]
     for weights, others in ((one[1], other[1]), (one[0].best, other[0].best)):
@@ -351,10 +359,7 @@ def test_remixed_and_cut_batches_are_those_of_their_epoch(shards: Path) -> None:
 def test_a_training_with_remixing_goes_on_to_the_same_end(shards: Path, tmp_path: Path) -> None:
     settings, state = train(n_epochs=3, **AUGMENTED), tmp_path / "state.pt"
     unbroken = trained(shards, tmp_path / "unbroken.pt", settings, KINDS[3])
-    part = trainer(shards, settings, KINDS[3])
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Trainer, "_finished", lambda self: len(self.progress.epochs) == 2)
-        part.run(state)
+    broken_off(shards, state, settings, KINDS[3], 2)
     assert_equal(unbroken, trained(shards, state, settings, KINDS[3]))
     plain = trained(shards, tmp_path / "plain.pt", train(n_epochs=3), KINDS[3])
     assert not torch.equal(plain[1]["network.norm.weight"], unbroken[1]["network.norm.weight"])
@@ -398,10 +403,7 @@ def test_muon_takes_the_matrices_and_adamw_all_else(network: Model) -> None:
 def test_muon_goes_on_to_the_same_end_and_elsewhere_than_adamw(shards: Path, tmp_path: Path, network: Model) -> None:
     settings, state = train(optimizer="muon"), tmp_path / "state.pt"
     unbroken = trained(shards, tmp_path / "unbroken.pt", settings, network)
-    part = trainer(shards, settings, network)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Trainer, "_finished", lambda self: len(self.progress.epochs) == 1)
-        part.run(state)
+    broken_off(shards, state, settings, network, 1)
     assert_equal(unbroken, trained(shards, state, settings, network))
     other, _ = trained(shards, tmp_path / "adamw.pt", train(), network)
     assert other.best_epoch.valid_loss != unbroken[0].best_epoch.valid_loss
@@ -411,10 +413,7 @@ def test_muon_goes_on_to_the_same_end_and_elsewhere_than_adamw(shards: Path, tmp
 def test_a_training_with_averaging_goes_on_to_the_same_end(shards: Path, tmp_path: Path, network: Model) -> None:
     settings, state = train(n_epochs=4, averaging=0.8), tmp_path / "state.pt"
     unbroken = trained(shards, tmp_path / "unbroken.pt", settings, network)
-    part = trainer(shards, settings, network)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Trainer, "_finished", lambda self: len(self.progress.epochs) == 2)
-        part.run(state)
+    broken_off(shards, state, settings, network, 2)
     saved = torch.load(state, weights_only=True)
     assert int(saved["average"]["n_averaged"]) == 6
     for name, weight in saved["weights"].items():
@@ -452,10 +451,7 @@ def test_a_step_rounds_alike_in_new_threads_and_in_old_ones(shards: Path) -> Non
 def test_a_training_with_consistency_goes_on_to_the_same_end(shards: Path, tmp_path: Path, network: Model) -> None:
     settings, state = train(n_epochs=3, consistency=True, **AUGMENTED), tmp_path / "state.pt"
     unbroken = trained(shards, tmp_path / "unbroken.pt", settings, network)
-    part = trainer(shards, settings, network)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Trainer, "_finished", lambda self: len(self.progress.epochs) == 1)
-        part.run(state)
+    broken_off(shards, state, settings, network, 1)
     assert_equal(unbroken, trained(shards, state, settings, network))
     plain = trained(shards, tmp_path / "plain.pt", train(n_epochs=3, **AUGMENTED), network)
     assert plain[0].epochs[0].train_loss != unbroken[0].epochs[0].train_loss
