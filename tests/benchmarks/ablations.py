@@ -60,11 +60,9 @@ CHANGES: dict[str, list[str]] = {
     "averaging": ["train.averaging=0.99"],
     "no remixing": ["train.remix.probability=0"],
     "no equalisation": ["train.remix.equalisation_db=0"],
-    "whole mixtures, half as many": ["train.crop_s=0", "train.batch_size=4"],
     "compression 0.5": ["model.compression=0.5"],
     "looking ahead": ["model.bidirectional=true"],
     "3 x 48 units": ["model.layers=3", "model.hidden=48"],
-    "LSTM": ["model.cell=lstm"],
 }
 
 
