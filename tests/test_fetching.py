@@ -498,8 +498,8 @@ def test_a_folder_supplies_the_archives_and_nothing_else_is_asked(
     with pytest.raises(FetchError) as caught:
         fetched([wanted], tmp_path / "cache", patience=HASTE)
     assert str(caught.value) == (
-        f"{site} (DENOISE_ARCHIVES): expected 1 archives, found 0. Fetch the others where there is a network, and put them "
-        f"there:\n  {NAME} from {wanted.addresses[0]}"
+        f"{site} (DENOISE_ARCHIVES): 1 of 1 archives are not there. Fetch them where there is a network, and put them there "
+        f"under these names:\n  {NAME} from {wanted.addresses[0]}"
     )
     (site / NAME).write_bytes(BODY[1:])
     with pytest.raises(FetchError, match=rf"{site / NAME} \(DENOISE_ARCHIVES\): expected {sha256(BODY)}, found"):
@@ -534,5 +534,7 @@ def test_an_internal_address_supplies_the_archives(web: Server, tmp_path: Path, 
 
 def test_a_site_that_is_neither_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DENOISE_ARCHIVES", str(tmp_path / "none"))
-    with pytest.raises(FetchError, match="DENOISE_ARCHIVES: expected a folder or an address that starts with http, found"):
+    with pytest.raises(
+        FetchError, match="DENOISE_ARCHIVES: expected a folder that is there, or an address that starts with http, found"
+    ):
         fetched([archive("http://127.0.0.1/x")], tmp_path, patience=HASTE)

@@ -206,6 +206,7 @@ def test_a_range_of_one_value_is_none(tmp_path: Path) -> None:
         ),
         ([("runtime.n_jobs", 0)], "n_jobs must be a number of processes from 1, or -1"),
         ([("corpora.speech", ["espeak", "espeak"])], "corpora.speech: 'espeak' is named twice"),
+        ([("corpora.speech", ["demand"])], "'demand' is published for noise"),
         ([("download.noise.generated.kinds", ["rain", "rain"])], "download.noise.generated.kinds: 'rain' is named twice"),
     ],
 )

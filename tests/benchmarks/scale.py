@@ -7,6 +7,7 @@ the same with a plain loop in one process; then files, and DVC without changes.
 """
 
 import argparse
+import resource
 import subprocess
 import sys
 import tempfile
@@ -33,24 +34,25 @@ class Usage(NamedTuple):
 
 
 def used(command: list[str], folder: Path, archives: Path) -> Usage:
-    """Runs a command that must end well, and looks at its processes ten times a second."""
-    begun, seen, peak, parent_peak = time.perf_counter(), {}, 0, 0
+    """Runs a command that must end well, and looks at the memory of its processes three times a second."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    begun, peak, parent_peak = time.perf_counter(), 0, 0
     process = psutil.Popen(command, cwd=folder, env=surroundings(archives), stdout=subprocess.DEVNULL)
     while process.poll() is None:
         total = 0
         for part in [process, *process.children(recursive=True)]:
             try:
-                times, memory = part.cpu_times(), part.memory_full_info().uss
+                memory = part.memory_full_info().uss
             except (psutil.NoSuchProcess, psutil.ZombieProcess, psutil.AccessDenied):
                 continue
-            seen[part.pid] = times.user + times.system
             total += memory
             parent_peak = max(parent_peak, memory if part.pid == process.pid else 0)
         peak = max(peak, total)
-        time.sleep(0.1)
+        time.sleep(0.3)
     if process.returncode:
         raise SystemExit(f"{' '.join(command)} ended with {process.returncode}")
-    return Usage(time.perf_counter() - begun, sum(seen.values()), peak, parent_peak)
+    seconds, after = time.perf_counter() - begun, resource.getrusage(resource.RUSAGE_CHILDREN)
+    return Usage(seconds, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime, peak, parent_peak)
 
 
 def row(name: str, hours: float, usage: Usage) -> str:

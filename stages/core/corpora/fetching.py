@@ -140,14 +140,16 @@ def _line(name: str) -> Iterator[Show]:
 def _supplied(archives: Sequence[Archive], site: Path, folder: Path) -> list[Path]:
     """The archives from a folder that is to have them all, as they are named or as they are kept here."""
     if not site.is_dir():
-        raise FetchError(f"{ENVIRONMENT}: expected a folder or an address that starts with http, found '{site}'.")
+        raise FetchError(
+            f"{ENVIRONMENT}: expected a folder that is there, or an address that starts with http, found '{site}'."
+        )
     found = {archive: _candidates(archive, site) for archive in archives}
     lacking = [archive for archive in found if not found[archive]]
     if lacking:
         files = "\n".join(f"  {archive.name} from {archive.addresses[0]}" for archive in lacking)
         raise FetchError(
-            f"{site} ({ENVIRONMENT}): expected {len(found)} archives, found {len(found) - len(lacking)}. Fetch the others "
-            f"where there is a network, and put them there:\n{files}"
+            f"{site} ({ENVIRONMENT}): {len(lacking)} of {len(found)} archives are not there. Fetch them where there is a "
+            f"network, and put them there under these names:\n{files}"
         )
     return [_checked(archive, found[archive][0], site, folder) for archive in archives]
 
@@ -165,5 +167,8 @@ def _checked(archive: Archive, path: Path, site: Path, folder: Path) -> Path:
             wrong = keep_members(archive, folder, path)
         path = path if wrong else place(archive, folder)
     if wrong is not None:
-        raise FetchError(f"{path} ({ENVIRONMENT}): {wrong}. Put the right file there.")
+        raise FetchError(
+            f"{path} ({ENVIRONMENT}): {wrong}. Put there what {archive.addresses[0]} gives. "
+            "Recordings of your own, or repacked ones, are for the corpus 'folder'."
+        )
     return path

@@ -32,6 +32,10 @@ def _corpus(made: tuple[str, ...], roles: tuple[str, ...], value: str) -> str:
     known = [*made, *(name for name, corpus in PUBLISHED.items() if corpus.role in roles)]
     if value in known:
         return value
+    if value in PUBLISHED:
+        raise ValueError(
+            f"'{value}' is published for {PUBLISHED[value].role}; 'python -m stages.download --list' shows what is what"
+        )
     expected = " or ".join([*(f"'{name}'" for name in made), "a published corpus"])
     raise ValueError(f"expected {expected} ('python -m stages.download --list' shows them), {_found(value, known)}")
 
