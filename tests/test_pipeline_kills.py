@@ -83,6 +83,10 @@ class Run:
             os.kill(target, signal.SIGKILL)
         output = self.dvc.communicate(timeout=60)[0]
         assert self.dvc.returncode != 0, output
+        # What DVC leaves when it is killed while it writes its lock; README says to delete it.
+        lock = self.pipeline.folder / ".dvc/tmp/rwlock"
+        if victim == "dvc" and lock.is_file() and lock.stat().st_size == 0:
+            lock.unlink()
         return output
 
     def all_ended(self, seconds: float) -> bool:
