@@ -3,6 +3,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -169,6 +170,20 @@ def test_short_noise_is_refused_or_repeated() -> None:
     claps = [part for mixture in mixtures for part in mixture.noises if part.id == "clap-1"]
     assert claps
     assert all(part.n_samples == 8000 and part.start < 1600 for part in claps)
+
+
+@pytest.mark.parametrize(("evenly_by", "share"), [("recording", 3 / 4), ("second", 3 / 11), ("label", 1 / 2)])
+def test_noise_is_drawn_evenly_by_recording_by_second_or_by_label(evenly_by: str, share: float) -> None:
+    rows = [recording(f"clap-{split}-{number}", split, n_samples=RATE) for split in SPLITS for number in range(3)]
+    rows += [recording(f"street-{split}", split, n_samples=8 * RATE) for split in SPLITS]
+    mixtures = planned(speech(), rows, mix(noise_evenly_by=evenly_by, n_noises=[1, 1], n_train=600), RATE)
+    assert np.mean([mixture.noise == "clap" for mixture in of("train", mixtures)]) == pytest.approx(share, abs=0.08)
+
+
+@pytest.mark.parametrize("evenly_by", ["recording", "second", "label"])
+def test_noises_of_one_mixture_differ_and_are_no_more_than_there_are(evenly_by: str) -> None:
+    for mixture in planned(speech(), noise(), mix(noise_evenly_by=evenly_by, n_noises=[8, 8]), RATE):
+        assert len({part.id for part in mixture.noises}) == len(mixture.noises) == 4
 
 
 def test_noise_as_long_as_the_mixture_is_long_enough() -> None:

@@ -170,6 +170,7 @@ class Mix(Section):
     snr_grid_db: Annotated[list[Decibels], Field(min_length=1)]
     n_noises: CountRange
     level_dbfs: LevelRange
+    noise_evenly_by: Literal["recording", "second", "label"]
     short_noise: Literal["refuse", "repeat"]
     speed: Speed
     low_pass: LowPass

@@ -1,10 +1,10 @@
 """The plan of mixtures: who meets which noise at which SNR and level, decided in one cheap, seeded, serial pass."""
 
 import json
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal, TextIO
+from typing import Literal, NamedTuple, Self, TextIO
 
 import numpy as np
 
@@ -121,7 +121,7 @@ def _mixtures(
     counts = {"train": settings.n_train, "valid": settings.n_valid, "test": settings.n_test}
     for split in SPLITS:
         utterances = [recording for recording in speech if recording.split == split]
-        noises = [recording for recording in noise if recording.split == split]
+        noises = _Noises.of([recording for recording in noise if recording.split == split], settings)
         by_speaker = defaultdict(list)
         for utterance in utterances:
             by_speaker[utterance.group].append(utterance)
@@ -134,7 +134,7 @@ def _mixture(
     index: int,
     utterances: Sequence[Recording],
     by_speaker: dict[str, list[Recording]],
-    noises: Sequence[Recording],
+    noises: "_Noises",
     settings: Mix,
     sample_rate: int,
     rooms: Sequence[Recording],
@@ -142,8 +142,7 @@ def _mixture(
     random = generator(settings.seed, "mix", split, index)
     n_samples = round(settings.seconds * sample_rate)
     utterance = utterances[int(random.integers(len(utterances)))]
-    count = min(int(random.integers(settings.n_noises[0], settings.n_noises[1] + 1)), len(noises))
-    chosen = [noises[place] for place in sorted(random.choice(len(noises), size=count, replace=False))]
+    chosen = noises.drawn(random, int(random.integers(settings.n_noises[0], settings.n_noises[1] + 1)))
     grid = settings.snr_grid_db
     snr_db = _within(random, settings.snr_db) if split == "train" else grid[index % len(grid)]
     speed, clipping_db = (_effect(settings, name, index) if split == "train" else None for name in ("speed", "clipping"))
@@ -163,6 +162,31 @@ def _mixture(
         speed=speed or 1.0,
         clipping_db=clipping_db or 0.0,
     )
+
+
+class _Noises(NamedTuple):
+    """The noise of a split, and how likely each recording is."""
+
+    recordings: Sequence[Recording]
+    shares: np.ndarray | None
+
+    @classmethod
+    def of(cls, recordings: Sequence[Recording], settings: Mix) -> Self:
+        """As likely as `noise_evenly_by` has it."""
+        if settings.noise_evenly_by == "recording" or not recordings:
+            return cls(recordings, None)
+        if settings.noise_evenly_by == "second":
+            weights = np.array([recording.n_samples / recording.sample_rate for recording in recordings])
+        else:
+            counts = Counter(recording.label for recording in recordings)
+            weights = np.array([1 / counts[recording.label] for recording in recordings])
+        return cls(recordings, weights / weights.sum())
+
+    def drawn(self, random: np.random.Generator, count: int) -> list[Recording]:
+        """So many different recordings, or all if there are fewer, in their own order."""
+        n_recordings = len(self.recordings)
+        places = random.choice(n_recordings, size=min(count, n_recordings), replace=False, p=self.shares)
+        return [self.recordings[place] for place in sorted(places)]
 
 
 def _speech(
