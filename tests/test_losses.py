@@ -27,7 +27,7 @@ REFUSED = [(target, loss) for target in ALLOWED for loss in LOSSES if loss not i
 
 
 def loss_of(name: str, target: Target | str, **changes: Any) -> Loss:
-    return LOSSES[name](train(loss=name, **changes), TARGETS[target](0.3) if isinstance(target, str) else target, STFT)
+    return LOSSES[name](train(loss=name, **changes), TARGETS[target](0.3) if isinstance(target, str) else target, STFT, RATE)
 
 
 def batch() -> Batch:

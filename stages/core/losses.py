@@ -9,6 +9,7 @@ from jaxtyping import Complex64, Float32
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits, max_pool1d, mse_loss, pad
 
+from stages.core.disturbance import disturbances
 from stages.core.features import magnitude
 from stages.core.parameters import Stft
 from stages.core.spectra import spectrogram, waveform
@@ -39,6 +40,7 @@ class Loss(ABC):
     settings: Train
     target: Target
     stft: Stft
+    sample_rate: int
 
     @abstractmethod
     def __call__(self, raw: Output, batch: Batch) -> Scalar:
@@ -64,18 +66,29 @@ class CrossEntropy(Loss):
 class CompressedSpectrumError(Loss):
     """The squared error of magnitudes, and of complex numbers, to the power `compression` (Braun and Tashev 2020, eq. 5).
 
-    A small term of the SNR in decades keeps the loud bins in view, which compression hides.
+    A small term of the SNR in decades keeps the loud bins in view, which compression hides; another may count what disturbs
+    a listener, in points of PESQ.
     """
 
     def __call__(self, raw: Output, batch: Batch) -> Scalar:
-        """0.7 (|Ŝ|^c - |S|^c)² + 0.3 |Ŝ^c - S^c|², less `snr_weight` times the SNR."""
+        """0.7 (|Ŝ|^c - |S|^c)² + 0.3 |Ŝ^c - S^c|², less `snr_weight` times the SNR, and `pesq_weight` times the points."""
         estimate = self.target.estimate(self.target.activated(raw, batch.mixture), batch.mixture)
         if self.settings.consistency:
             estimate = consistent(estimate, batch.level, self.stft)
         error = _spectral_error(estimate, batch.speech, self.target.compression)
-        if self.settings.snr_weight == 0:
-            return error
-        return error - self.settings.snr_weight * _snr_decades(estimate, batch.mixture, batch.speech)
+        if self.settings.snr_weight:
+            error = error - self.settings.snr_weight * _snr_decades(estimate, batch.mixture, batch.speech)
+        if self.settings.pesq_weight:
+            error = error + self.settings.pesq_weight * self._disturbance(estimate, batch)
+        return error
+
+    def _disturbance(self, estimate: Spectrum, batch: Batch) -> Scalar:
+        """The mean over a batch of the points that PESQ takes off."""
+        n_samples = (estimate.shape[1] - self.stft.win_length // self.stft.hop_length + 1) * self.stft.hop_length
+        if n_samples <= 0:
+            return estimate.real.new_zeros(())
+        heard, wanted = (waveform(part * batch.level, n_samples, self.stft) for part in (estimate, batch.speech))
+        return disturbances(heard, wanted, self.sample_rate).mean()
 
 
 def consistent(estimate: Spectrum, level: Float32[Tensor, "batch frames 1"], stft: Stft) -> Spectrum:

@@ -80,7 +80,7 @@ class Trainer:
         self.average = AveragedDenoiser(denoiser, settings.averaging, device) if settings.averaging else None
         # Validated and kept; what the steps change is always the denoiser itself.
         self.judged = self.average.module if self.average else self.denoiser
-        self.loss = LOSSES[settings.loss](settings, denoiser.target, denoiser.stft)
+        self.loss = LOSSES[settings.loss](settings, denoiser.target, denoiser.stft, denoiser.sample_rate)
         self.optimizers = optimizers(denoiser, settings)
         self.rounds_products = settings.precision == "bfloat16" or (settings.precision == "auto" and device.type == "cuda")
         self.steps_per_epoch = math.ceil(len(train) / settings.batch_size)

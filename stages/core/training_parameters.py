@@ -30,6 +30,7 @@ class Train(Section):
     init_from: str
     loss: Literal["mse", "bce", "compressed"]
     snr_weight: Annotated[float, Field(ge=0)]
+    pesq_weight: Annotated[float, Field(ge=0)]
     consistency: bool
     n_epochs: Count
     batch_size: Count
