@@ -12,7 +12,7 @@ from stages.core.corpora.catalogue import PUBLISHED
 from stages.core.corpora.layouts import Choices
 from stages.core.corpora.names import found_name
 from stages.core.corpora.published import obtain, summary
-from stages.core.errors import DenoisingError
+from stages.core.errors import DenoisingError, sentence
 from stages.core.files import fresh_folder
 from stages.core.manifest import Recording, write_manifest
 from stages.core.parameter_file import read_parameters
@@ -46,7 +46,7 @@ def _published_pairs(names: Sequence[str]) -> list[str]:
     for name in names:
         if name not in published and not all((Path(name) / side).is_dir() for side in ("clean", "noisy")):
             expected = f"{', '.join(published)} or a folder with clean and noisy inside"
-            raise FetchError(f"evaluate.pairs: expected {expected}, {found_name(name, published)}.".replace("?.", "?"))
+            raise FetchError(sentence(f"evaluate.pairs: expected {expected}, {found_name(name, published)}"))
     return [name for name in names if name in published]
 
 

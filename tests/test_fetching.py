@@ -329,6 +329,16 @@ def test_the_next_mirror_is_asked_when_the_first_is_dead_or_wrong(web: Server, t
     assert time.monotonic() - begun < 1
 
 
+def test_where_no_mirror_has_the_file_each_has_a_line_that_says_why(web: Server, tmp_path: Path) -> None:
+    bad = [web.serve("gone", always=404), web.serve("wrong", bytes(N))]
+    with pytest.raises(FetchError) as caught:
+        fetched([archive(*bad)], tmp_path, patience=HASTE)
+    first, *reasons, last = str(caught.value).split("\n")
+    assert first == f"{NAME} cannot be fetched:"
+    assert [reason.split(": ")[0] for reason in reasons] == [f"  {address}" for address in bad]
+    assert last.startswith("Run again later")
+
+
 def test_a_wrong_first_mirror_of_an_archive_of_unknown_size_shuts_out_no_other(web: Server, tmp_path: Path) -> None:
     page = web.serve("page", b"<!DOCTYPE html><title>Moved</title>", kind="text/html")
     bad = [page, web.serve("other", BODY[:9])]
@@ -507,6 +517,20 @@ def test_a_folder_supplies_the_archives_and_nothing_else_is_asked(
     (site / NAME).write_bytes(BODY)
     assert fetched([wanted], tmp_path / "cache", patience=HASTE) == [site / NAME]
     assert web.asked == []
+
+
+def test_all_wrong_archives_of_a_folder_are_told_at_once(web: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    names = ("a.tar.gz", "b.tar.gz", "c.tar.gz")
+    wanted = [archive(web.serve(name, BODY), name=name) for name in names]
+    for name, body in zip(names, (BODY[1:], BODY, BODY[2:]), strict=True):
+        (tmp_path / name).write_bytes(body)
+    monkeypatch.setenv("DENOISE_ARCHIVES", str(tmp_path))
+    with pytest.raises(FetchError) as caught:
+        fetched(wanted, tmp_path / "cache", patience=HASTE)
+    first, second, hint = str(caught.value).split("\n")
+    assert [line.split(" ")[0] for line in (first, second)] == [str(tmp_path / "a.tar.gz"), str(tmp_path / "c.tar.gz")]
+    assert first.endswith(f"Put there what {wanted[0].addresses[0]} gives.")
+    assert hint.endswith("are for the corpus 'folder'.")
 
 
 def test_the_cache_of_another_machine_is_such_a_folder(web: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

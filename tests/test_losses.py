@@ -4,9 +4,10 @@ from typing import Any, get_args
 import pytest
 import torch
 from ruamel.yaml import YAML
-from specimens import STFT, hiss, model, spectrum, train, voiced
+from specimens import RATE, STFT, hiss, model, spectrum, train, voiced
 
 from stages.core.denoiser import Denoiser
+from stages.core.disturbance import disturbances
 from stages.core.features import running_level
 from stages.core.losses import LOSSES, Batch, Loss, consistent
 from stages.core.parameter_file import ParameterError, read_parameters
@@ -192,6 +193,30 @@ def test_the_weight_of_the_snr_is_that_of_its_term() -> None:
 
 
 LAPPED = Stft(n_fft=128, win_length=96, hop_length=24)
+
+
+def test_the_points_of_pesq_are_those_of_the_waveforms_that_spectra_become() -> None:
+    given, raw = batch(), torch.zeros(2, batch().mixture.shape[1], 2 * batch().mixture.shape[2], requires_grad=True)
+    without, with_points = (loss_of("compressed", "crm", pesq_weight=weight)(raw, given) for weight in (0.0, 0.1))
+    n_samples = (given.mixture.shape[1] - STFT.win_length // STFT.hop_length + 1) * STFT.hop_length
+    target = TARGETS["crm"](0.3)
+    estimate = target.estimate(target.activated(raw.detach(), given.mixture), given.mixture)
+    heard, wanted = (waveform(part * given.level, n_samples, STFT) for part in (estimate, given.speech))
+    points = disturbances(heard, wanted, RATE).mean().item()
+    assert with_points.item() - without.item() == pytest.approx(0.1 * points, rel=1e-4)
+    with_points.backward()
+    assert raw.grad is not None
+    assert bool(raw.grad.isfinite().all())
+
+
+def test_a_piece_too_short_to_become_a_waveform_has_no_points() -> None:
+    speech, level = cut(LAPPED, 3)
+    given = Batch(2 * speech, speech, level)
+    judged = [
+        LOSSES["compressed"](train(pesq_weight=weight), TARGETS["crm"](0.3), LAPPED, RATE)(torch.zeros(2, 3, 130), given)
+        for weight in (0.0, 0.1)
+    ]
+    assert judged[0] == judged[1]
 
 
 def cut(stft: Stft, n_frames: int, first: int = 17) -> tuple[torch.Tensor, torch.Tensor]:

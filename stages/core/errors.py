@@ -7,3 +7,8 @@ class DenoisingError(Exception):
     Its message is one sentence or two that name the file or key, what was expected, what was found and how to mend it.
     A stage prints the message without a traceback and ends with exit code 1.
     """
+
+
+def sentence(text: str) -> str:
+    """The text with a full stop, unless it ends as a question does."""
+    return text if text.endswith("?") else f"{text}."

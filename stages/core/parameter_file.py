@@ -8,7 +8,7 @@ from pydantic import BaseModel, ValidationError
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
-from stages.core.errors import DenoisingError
+from stages.core.errors import DenoisingError, sentence
 from stages.core.parameters import Parameters
 
 
@@ -35,8 +35,7 @@ def read_parameters(path: Path) -> Parameters:
         return Parameters.model_validate(values)
     except ValidationError as error:
         problems = [_sentence(detail["type"], detail["loc"], detail["msg"], detail["input"]) for detail in error.errors()]
-        text = f"{path}: {'; '.join(problems)}"
-        raise ParameterError(text if text.endswith("?") else f"{text}.") from None
+        raise ParameterError(sentence(f"{path}: {'; '.join(problems)}")) from None
 
 
 def _sentence(kind: str, location: tuple[int | str, ...], message: str, found: Any) -> str:

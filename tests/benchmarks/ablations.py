@@ -22,6 +22,7 @@ BASE = (
     "mix.n_valid=120",
     "mix.n_test=60",
     "mix.snr_db=[-5,20]",
+    "mix.noise_evenly_by=recording",
     "mix.short_noise=repeat",
     "mix.low_pass.probability=0.1",
     "mix.low_pass.cutoff_hz=[3000,7800]",
@@ -67,6 +68,10 @@ CHANGES: dict[str, list[str]] = {
     "minGRU, bfloat16": ["model.cell=mingru", "train.precision=bfloat16"],
     "LSTM": ["model.cell=lstm"],
     "clipping": ["mix.clipping.probability=0.25"],
+    "noise by the second": ["mix.noise_evenly_by=second"],
+    "points of PESQ": ["train.pesq_weight=0.04"],
+    "points of PESQ, SNR": ["train.pesq_weight=0.08", "train.snr_weight=0.1"],
+    "window of 60 ms": ["stft.n_fft=960", "stft.win_length=960", "stft.hop_length=320"],
 }
 
 

@@ -152,9 +152,10 @@ class Errand:
             return block
 
     def _told(self, error: AddressesError) -> FetchError:
-        reasons = "; ".join(f"{address}: {error.reasons[address]}" for address in self.addresses if address in error.reasons)
+        found = [f"{address}: {error.reasons[address]}" for address in self.addresses if address in error.reasons]
+        reasons = f" {found[0]}. " if len(found) == 1 else "".join(f"\n  {reason}." for reason in found) + "\n"
         return FetchError(
-            f"{self.archive.name} cannot be fetched: {reasons}. Run again later, which goes on from what has come, or put the "
+            f"{self.archive.name} cannot be fetched:{reasons}Run again later, which goes on from what has come, or put the "
             f"file into a folder and set {ENVIRONMENT} to that folder."
         )
 

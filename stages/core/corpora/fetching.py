@@ -151,7 +151,16 @@ def _supplied(archives: Sequence[Archive], site: Path, folder: Path) -> list[Pat
             f"{site} ({ENVIRONMENT}): {len(lacking)} of {len(found)} archives are not there. Fetch them where there is a "
             f"network, and put them there under these names:\n{files}"
         )
-    return [_checked(archive, found[archive][0], site, folder) for archive in archives]
+    paths, wrong = [], []
+    for archive in archives:
+        try:
+            paths.append(_checked(archive, found[archive][0], site, folder))
+        except FetchError as error:
+            wrong.append(str(error))
+    if wrong:
+        hint = "Recordings of your own, or repacked ones, are for the corpus 'folder'."
+        raise FetchError("\n".join([*dict.fromkeys(wrong), hint]) if len(wrong) > 1 else f"{wrong[0]} {hint}")
+    return paths
 
 
 def _candidates(archive: Archive, site: Path) -> list[Path]:
@@ -167,8 +176,5 @@ def _checked(archive: Archive, path: Path, site: Path, folder: Path) -> Path:
             wrong = keep_members(archive, folder, path)
         path = path if wrong else place(archive, folder)
     if wrong is not None:
-        raise FetchError(
-            f"{path} ({ENVIRONMENT}): {wrong}. Put there what {archive.addresses[0]} gives. "
-            "Recordings of your own, or repacked ones, are for the corpus 'folder'."
-        )
+        raise FetchError(f"{path} ({ENVIRONMENT}): {wrong}. Put there what {archive.addresses[0]} gives.")
     return path
