@@ -20,7 +20,7 @@ _HIGHEST_HZ = 8000.0
 _N_BANDS = 49
 # The sums of a stretch are those of its worst frames (an L6 norm); the stretches overlap by half.
 _STRETCH = 20
-# Frames below this share of the mean power are no speech, and so is a reference below this power.
+# A reference below this power is no speech.
 _SILENCE = 1e-12
 
 
@@ -39,21 +39,20 @@ def disturbances(estimate: Waveforms, speech: Waveforms, sample_rate: int) -> Fl
     """
     hop = round(0.016 * sample_rate)
     stft = Stft(n_fft=2 * hop, win_length=2 * hop, hop_length=hop)
-    hearing = _hearing(stft.n_fft, sample_rate)
+    hearing = _hearing(stft.n_fft, sample_rate, estimate.device)
     powers = [bin_power(spectrogram(part, stft)) @ hearing.shares for part in (estimate, speech)]
     heard, reference = (_levelled(power, powers[1]) for power in powers)
     reference = reference * _equalisation(heard, reference)
     heard = heard * _gain(heard, reference, hearing)
     loudness, wanted = (_loudness(part, hearing) for part in (heard, reference))
-    difference = loudness - wanted
-    masked = 0.25 * torch.minimum(loudness, wanted)
-    disturbance = torch.sign(difference) * (difference.abs() - masked).clamp_min(0)
+    # A small difference is masked by what is heard of both.
+    disturbance = ((loudness - wanted).abs() - 0.25 * torch.minimum(loudness, wanted)).clamp_min(0)
     # What is added disturbs more than what is missing.
     added = ((heard + 50) / (reference + 50)).pow(1.2)
     added = torch.where(added < 3, torch.zeros_like(added), added.clamp_max(12))
     weight = ((reference.sum(-1) + 1e5) / 1e7).pow(0.04)
     symmetric = hearing.width * _root(disturbance.square().sum(-1)) * math.sqrt(_N_BANDS)
-    asymmetric = hearing.width * (disturbance.abs() * added).sum(-1)
+    asymmetric = hearing.width * (disturbance * added).sum(-1)
     sums = [_over_time((part / weight).clamp_max(45)) for part in (symmetric, asymmetric)]
     points = 0.1 * sums[0] + 0.0309 * sums[1]
     return torch.where(_spoken(speech), points, torch.zeros_like(points))
@@ -107,7 +106,7 @@ def _root(squares: Tensor) -> Tensor:
 
 
 @cache
-def _hearing(n_fft: int, sample_rate: int) -> Hearing:
+def _hearing(n_fft: int, sample_rate: int, device: torch.device) -> Hearing:
     # Kept for training as well, which takes no tensors that were made for inference.
     with torch.inference_mode(False):
         spacing = sample_rate / n_fft
@@ -121,7 +120,7 @@ def _hearing(n_fft: int, sample_rate: int) -> Hearing:
         frequency = _hertz((edges[1:] + edges[:-1]) / 2).clamp_min(30) / 1000
         # Terhardt (1979), eq. 1.
         threshold = 3.64 * frequency.pow(-0.8) - 6.5 * torch.exp(-0.6 * (frequency - 3.3).square()) + 1e-3 * frequency.pow(4)
-        return Hearing(shares.float(), float(edges[1]), threshold.float())
+        return Hearing(shares.float().to(device), float(edges[1]), threshold.float().to(device))
 
 
 def _bark(hertz: Tensor) -> Tensor:
