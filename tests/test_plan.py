@@ -176,7 +176,7 @@ def test_short_noise_is_refused_or_repeated() -> None:
 def test_noise_is_drawn_evenly_by_recording_by_second_or_by_label(evenly_by: str, share: float) -> None:
     rows = [recording(f"clap-{split}-{number}", split, n_samples=RATE) for split in SPLITS for number in range(3)]
     rows += [recording(f"street-{split}", split, n_samples=8 * RATE) for split in SPLITS]
-    mixtures = planned(speech(), rows, mix(noise_evenly_by=evenly_by, n_noises=[1, 1], n_train=600), RATE)
+    mixtures = planned(speech(), rows, mix(noise_evenly_by=evenly_by, n_noises=[1, 1], n_train=400), RATE)
     assert np.mean([mixture.noise == "clap" for mixture in of("train", mixtures)]) == pytest.approx(share, abs=0.08)
 
 

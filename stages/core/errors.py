@@ -4,8 +4,8 @@
 class DenoisingError(Exception):
     """A mistake in the input, the parameters or the surroundings that the user can mend.
 
-    Its message is one sentence or two that name the file or key, what was expected, what was found and how to mend it.
-    A stage prints the message without a traceback and ends with exit code 1.
+    Its message names the file or key, what was expected, what was found and how to mend it: in a sentence or two, or in a line
+    for each of many files. A stage prints the message without a traceback and ends with exit code 1.
     """
 
 

@@ -1,4 +1,4 @@
-"""One archive fetched: planned, then brought, alone, and told in one sentence where it cannot be."""
+"""One archive fetched: planned, then brought, alone, and told with all reasons where it cannot be."""
 
 import threading
 from collections.abc import Iterator, Sequence

@@ -143,24 +143,26 @@ def _supplied(archives: Sequence[Archive], site: Path, folder: Path) -> list[Pat
         raise FetchError(
             f"{ENVIRONMENT}: expected a folder that is there, or an address that starts with http, found '{site}'."
         )
-    found = {archive: _candidates(archive, site) for archive in archives}
-    lacking = [archive for archive in found if not found[archive]]
-    if lacking:
-        files = "\n".join(f"  {archive.name} from {archive.addresses[0]}" for archive in lacking)
-        raise FetchError(
-            f"{site} ({ENVIRONMENT}): {len(lacking)} of {len(found)} archives are not there. Fetch them where there is a "
-            f"network, and put them there under these names:\n{files}"
-        )
-    paths, wrong = [], []
-    for archive in archives:
+    paths: dict[Archive, Path] = {}
+    lacking, wrong = [], []
+    for archive in dict.fromkeys(archives):
+        candidates = _candidates(archive, site)
+        if not candidates:
+            lacking.append(f"  {archive.name} from {archive.addresses[0]}")
+            continue
         try:
-            paths.append(_checked(archive, found[archive][0], site, folder))
+            paths[archive] = _checked(archive, candidates[0], site, folder)
         except FetchError as error:
             wrong.append(str(error))
     if wrong:
-        hint = "Recordings of your own, or repacked ones, are for the corpus 'folder'."
-        raise FetchError("\n".join([*dict.fromkeys(wrong), hint]) if len(wrong) > 1 else f"{wrong[0]} {hint}")
-    return paths
+        wrong.append("Recordings of your own, or repacked ones, are for the corpus 'folder'.")
+    if lacking:
+        share = f"{len(lacking)} of {len(set(archives))} archives are not there"
+        hint = "Fetch them where there is a network, and put them there under these names:"
+        lacking.insert(0, f"{site} ({ENVIRONMENT}): {share}. {hint}")
+    if wrong or lacking:
+        raise FetchError("\n".join(wrong + lacking))
+    return [paths[archive] for archive in archives]
 
 
 def _candidates(archive: Archive, site: Path) -> list[Path]:
