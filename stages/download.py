@@ -132,8 +132,9 @@ def _published(name: str) -> str:
     return name
 
 
-def main(arguments: argparse.Namespace) -> None:
+def main() -> None:
     """Runs the stage for the role that is named on the command line, or prints a table."""
+    arguments = _arguments()
     if arguments.role is None:
         say(corpora_table() if arguments.list else archives_table(arguments.archives))
         return
@@ -145,6 +146,7 @@ def main(arguments: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
-    asked = _arguments()
-    # A table needs nothing that another run may be changing.
-    (run_command if asked.role is None else run_stage)("download", partial(main, asked))
+    if _arguments().role is None:
+        run_command("download", main)
+    else:
+        run_stage("download", main)

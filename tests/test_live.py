@@ -416,7 +416,7 @@ def test_sound_comes_out_while_it_goes_in(untrained: Path, processes: list[Any])
     reading.join(60)
     assert sum(came) == 4 * len(samples)
     assert process.wait(60) == 0
-    assert process.stderr.read().decode().splitlines() == ["delay: 32 ms"]
+    assert process.stderr.read().decode().splitlines() == ["delay: 36 ms"]
 
 
 def test_a_reader_that_goes_away_ends_the_program(untrained: Path, processes: list[Any]) -> None:
@@ -434,7 +434,7 @@ def test_a_reader_that_goes_away_ends_the_program(untrained: Path, processes: li
     except BrokenPipeError:
         pass
     assert process.wait(60) == 0
-    assert process.stderr.read().decode().splitlines() == ["delay: 32 ms"]
+    assert process.stderr.read().decode().splitlines() == ["delay: 36 ms"]
 
 
 def test_a_pipe_that_does_not_wait_is_read_to_its_end(monkeypatch: pytest.MonkeyPatch) -> None:
