@@ -22,8 +22,8 @@ run: $(MADE) ## run what has changed of the pipeline, and show the scores (what 
 
 env: $(MADE) ## make the Python environment in .venv, where it is missing or out of date
 
-test: $(MADE) ## run all tests
-	@python -m pytest
+test: $(MADE) ## run all tests, on up to four cores
+	@python -m pytest --numprocesses logical --maxprocesses 4 --dist loadfile
 
 lint: $(MADE) ## check style and types
 	@ruff check
