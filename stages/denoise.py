@@ -38,6 +38,8 @@ EXAMPLES_DIR = Path("data/mixtures/test/noisy")
 LEDGER_DIR = Path(".cache/denoised")
 LOCKS_DIR = Path(".cache/locks")
 N_EXAMPLES = 3
+# Files that are no sound and named one by one.
+N_NAMED = 20
 # Seconds that are read, denoised and written at a time: long enough that Python's own time does not count, and short enough
 # that what is worked on stays near the processor.
 BLOCK_S = 1
@@ -64,7 +66,8 @@ def run(
     began = time.monotonic()
     found, others = jobs(source, target)
     if others:
-        say(f"passed over, by their names no sound or video ({len(others)}): {shown(', '.join(others))}")
+        more = f" and {len(others) - N_NAMED} more" if len(others) > N_NAMED else ""
+        say(f"passed over, by their names no sound or video ({len(others)}): {shown(', '.join(others[:N_NAMED]))}{more}")
     if not found:
         print(f"error: {shown(source)}: no sound or video files in this folder.", file=sys.stderr)
         raise SystemExit(2)
@@ -81,7 +84,9 @@ def run(
     outcomes = _with_progress(completed(work, found, n_jobs=n_jobs), found)
     if place:
         write_text(place, report(outcomes))
-    say(summary(outcomes, target, place, time.monotonic() - began))
+    # A single output may lie in a folder, or have another name than was asked for.
+    single = None if source.is_dir() else found[0].target.with_name(Path(outcomes[0].output).name or found[0].target.name)
+    say(summary(outcomes, single or target, place, time.monotonic() - began))
     failed = sum(one.status == "failed" for one in outcomes)
     if failed:
         raise DenoiseError(f"{failed} of {len(outcomes)} files failed, as listed above.")

@@ -149,4 +149,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    run_stage("mix", main)
+    run_stage("mix", main, about=__doc__)

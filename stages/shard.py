@@ -144,4 +144,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    run_stage("shard", main)
+    run_stage("shard", main, about=__doc__)

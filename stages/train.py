@@ -46,6 +46,8 @@ def run(
 ) -> None:
     """Trains a denoiser, going on from an earlier state of exactly this training where there is one."""
     train, valid = ShardReader(shards_dir / "train"), ShardReader(shards_dir / "valid")
+    for reader in (train, valid):
+        reader.check_bins(stft.n_fft // 2 + 1)
     # Not only the training: orthogonal first weights come from a decomposition that rounds differently on more threads.
     torch.set_num_threads(1)
     torch.manual_seed(settings.seed)
@@ -100,4 +102,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    run_stage("train", main)
+    run_stage("train", main, about=__doc__)

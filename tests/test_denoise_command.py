@@ -83,13 +83,30 @@ def test_what_a_killed_run_left_beside_a_file_is_cleared(untrained: Path, comman
     assert [path.exists() for path in left] == [False, True]
 
 
-@pytest.mark.parametrize("output", [".", "noisy.wav", "../work/noisy.wav"])
-def test_a_file_is_denoised_beside_itself(untrained: Path, command: Command, output: str) -> None:
+@pytest.mark.parametrize(
+    ("output", "said"),
+    [
+        (".", "noisy-denoised.wav"),
+        ("noisy.wav", "noisy-denoised.wav"),
+        ("../work/noisy.wav", "../work/noisy-denoised.wav"),
+    ],
+)
+def test_a_file_is_denoised_beside_itself(untrained: Path, command: Command, output: str, said: str) -> None:
     before = recorded(Path("noisy.wav")).read_bytes()
-    assert command("denoise", "noisy.wav", output).code == 0
+    ended = command("denoise", "noisy.wav", output)
+    assert (ended.code, f"1 denoised into {said}," in ended.out) == (0, True)
     assert sorted(path.name for path in Path().glob("*.wav")) == ["noisy-denoised.wav", "noisy.wav"]
     assert Path("noisy.wav").read_bytes() == before
     assert_alike(Path("noisy.wav"), Path("noisy-denoised.wav"))
+
+
+def test_no_more_than_twenty_files_that_are_no_sound_are_named(untrained: Path, command: Command) -> None:
+    recorded(Path("in/noisy.wav"))
+    for number in range(22):
+        Path(f"in/{number:02d}.txt").touch()
+    said = command("denoise", "in", "out").out
+    assert "no sound or video (22): 00.txt, 01.txt," in said
+    assert "19.txt and 2 more\n" in said
 
 
 def test_a_file_is_never_written_over_through_a_link(untrained: Path, command: Command) -> None:
@@ -164,7 +181,7 @@ def test_a_folder_comes_back_with_its_folders_names_and_formats(untrained: Path,
     assert untouched(Path("in")) == before
     assert sorted(rows()) == names
     for name, row in rows().items():
-        assert (row["status"], row["output"], row["remarks"]) == ("denoised", Path(name).name, "")
+        assert (row["status"], row["output"], row["remarks"]) == ("denoised", name, "")
         assert float(row["seconds"]) == pytest.approx(0.6, abs=0.01)
 
 

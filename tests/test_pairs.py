@@ -53,8 +53,15 @@ def test_a_recording_without_counterpart_is_named(folder: Path, side: str) -> No
 @pytest.mark.parametrize("side", ["clean", "noisy"])
 def test_a_missing_side_is_named(folder: Path, side: str) -> None:
     (folder / side).rename(folder / "other")
-    with pytest.raises(PairError, match=f"{folder}: expected the folders clean and noisy inside, {side} is missing"):
+    with pytest.raises(PairError, match=f"{folder}: expected a folder with clean and noisy inside, found no {side}"):
         pairs(folder)
+
+
+def test_a_missing_folder_is_named(tmp_path: Path) -> None:
+    with pytest.raises(PairError, match="nowhere: expected a folder with clean and noisy inside, there is no such folder"):
+        pairs(tmp_path / "nowhere")
+    with pytest.raises(PairError, match="found no clean and no noisy"):
+        pairs(tmp_path)
 
 
 def test_folders_without_sound_files_are_named(tmp_path: Path) -> None:

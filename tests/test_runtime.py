@@ -109,6 +109,19 @@ def test_a_stage_ends_with_the_message_alone(
     assert capsys.readouterr().err == line
 
 
+def test_a_stage_without_arguments_explains_itself(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for arguments, code in ((["--help"], 0), (["speech"], 2)):
+        monkeypatch.setattr(sys, "argv", ["mix.py", *arguments])
+        with pytest.raises(SystemExit) as caught:
+            run_stage("mix", raising(DenoisingError("begun")), about="Mixes speech and noise.", locks_dir=tmp_path)
+        assert caught.value.code == code
+    output = capsys.readouterr()
+    assert output.out.startswith("usage: python -m stages.mix [-h]\n\nMixes speech and noise.")
+    assert "unrecognized arguments: speech" in output.err
+
+
 def test_a_mistake_in_the_program_keeps_its_traceback(tmp_path: Path) -> None:
     with pytest.raises(ZeroDivisionError):
         run_stage("mix", raising(ZeroDivisionError()), locks_dir=tmp_path)

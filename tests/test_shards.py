@@ -103,6 +103,13 @@ def test_a_missing_index_says_what_to_run(tmp_path: Path) -> None:
         ShardReader(tmp_path)
 
 
+def test_shards_of_another_transform_are_named(folder: Path) -> None:
+    reader = ShardReader(folder)
+    reader.check_bins(BINS)
+    with pytest.raises(ShardError, match=r"shard-00000\.npy: expected 257 bins .*found 17; run 'dvc repro shard'"):
+        reader.check_bins(257)
+
+
 def test_a_missing_shard_is_named(folder: Path) -> None:
     (folder / "shard-00001.npy").unlink()
     with pytest.raises(ShardError, match=r"shard-00001\.npy: cannot be read"):

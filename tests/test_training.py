@@ -15,7 +15,7 @@ from stages.core.losses import Batch
 from stages.core.network import n_weights
 from stages.core.optimizers import optimizers
 from stages.core.parameters import Model, Stft
-from stages.core.shards import ShardReader, write_index, write_shard
+from stages.core.shards import ShardError, ShardReader, write_index, write_shard
 from stages.core.spectra import spectrogram
 from stages.core.training import Progress, Trainer, TrainingError
 from stages.core.training_parameters import Train
@@ -193,6 +193,8 @@ def test_the_stage_takes_up_its_own_state_only(shards: Path, tmp_path: Path) -> 
         run_stage(settings, model(), STFT, RATE, shards, *paths, tmp_path / "cache", CPU)
         return [path.read_bytes() for path in paths]
 
+    with pytest.raises(ShardError, match="expected 65 bins"):
+        run_stage(train(), model(), Stft(n_fft=128, win_length=128, hop_length=64), RATE, shards, *[tmp_path] * 4, CPU)
     first = outputs(train())
     (state,) = (tmp_path / "cache").rglob("state.pt")
     before = state.read_bytes()
@@ -242,6 +244,16 @@ def test_every_setting_has_a_state_of_its_own(shards: Path, tmp_path: Path) -> N
     ]  # fmt: skip
     assert len(set(found)) == len(found) == 29
     assert key() == found[0]
+
+
+def test_every_epoch_is_told(shards: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    progress, _ = trained(shards, tmp_path / "state.pt", train(), model())
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == len(progress.epochs)
+    for epoch, line in zip(progress.epochs, lines, strict=True):
+        losses = f"training loss {epoch.train_loss:.4f}, validation loss {epoch.valid_loss:.4f}"
+        assert line.startswith(f"epoch {epoch.epoch}: {losses}, validation SNR {epoch.valid_snr_db:.2f} dB")
+    assert lines[0].endswith(", the best so far")
 
 
 def test_training_lowers_the_loss(shards: Path, tmp_path: Path) -> None:

@@ -45,6 +45,10 @@ class Job:
     taken: tuple[str, ...] = ()
     refusal: str = ""
 
+    def below(self, output: Path) -> str:
+        """The path of its output below the output folder, which has the same folders as that of the input."""
+        return (Path(self.name).parent / output.name).as_posix()
+
 
 def jobs(source: Path, target: Path) -> tuple[list[Job], list[str]]:
     """The recordings in a file or below a folder with the places of their outputs, and the names of files that are none.
@@ -110,7 +114,10 @@ def clear_partial(folder: Path, *, below: bool = True) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What became of one recording: `status` is denoised, kept (it was done already) or failed; `seconds` is its length."""
+    """What became of one recording: `status` is denoised, kept (it was done already) or failed; `seconds` is its length.
+
+    `output` is the path of its output below the output folder, empty where there is none.
+    """
 
     name: str
     status: Literal["denoised", "kept", "failed"]
@@ -180,7 +187,7 @@ class Ledger:
             with written(output) as temporary:
                 shutil.copyfile(copy, temporary)
         if output.is_file() and file_digest(output) == record.content:
-            return Outcome(job.name, "kept", output.name, record.seconds, record.remarks)
+            return Outcome(job.name, "kept", job.below(output), record.seconds, record.remarks)
         return None
 
     def add(self, key: str, job: Job, output: Path, seconds: float, remarks: Sequence[str]) -> Outcome:
@@ -192,7 +199,7 @@ class Ledger:
                 temporary.unlink()
                 _linked(output, temporary)
         write_json(self.folder / f"{key}.json", asdict(record))
-        return Outcome(job.name, "denoised", output.name, seconds, said)
+        return Outcome(job.name, "denoised", job.below(output), seconds, said)
 
 
 def _linked(source: Path, target: Path) -> None:

@@ -16,6 +16,7 @@ from stages.core.files import written
 from stages.core.parameters import Model, Stft
 
 _FORMAT = "audio-denoising-rnn/1"
+_ADVICE = "train one with 'dvc repro train' or name another, such as models/pretrained/best/denoiser.safetensors"
 
 
 class CheckpointError(DenoisingError):
@@ -43,13 +44,13 @@ def load_checkpoint(path: Path, device: torch.device | str = "cpu") -> tuple[Den
         CheckpointError: no such file, a damaged one, or one that something else wrote.
     """
     if not path.is_file():
-        raise CheckpointError(f"{path}: no such weights file; train one with 'dvc repro train' or name another with --model.")
+        raise CheckpointError(f"{path}: no such weights file; {_ADVICE}.")
     try:
         with safe_open(path, framework="pt", device="cpu") as file:
             text = (file.metadata() or {}).get("denoiser")
             weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dictionary
     except SafetensorError as error:
-        raise CheckpointError(f"{path}: damaged or not a safetensors file ({error}); train again or fetch it again.") from None
+        raise CheckpointError(f"{path}: damaged or not a safetensors file ({error}); {_ADVICE}.") from None
     try:
         description = json.loads(text or "{}")
         if description["format"] != _FORMAT:

@@ -34,13 +34,15 @@ def pairs(folder: Path) -> list[Pair]:
     """All pairs in `folder`, in the order of their names.
 
     Raises:
-        PairError: clean/ or noisy/ is missing or empty, or a recording of one has no counterpart in the other, or
-            two have the same name but for their suffix.
+        PairError: the folder, clean/ or noisy/ is missing or empty, or a recording of one has no counterpart in the other,
+            or two have the same name but for their suffix.
     """
+    missing = [side for side in ("clean", "noisy") if not (folder / side).is_dir()]
+    if missing:
+        absent = f"found no {' and no '.join(missing)}" if folder.is_dir() else "there is no such folder"
+        raise PairError(f"{folder.absolute()}: expected a folder with clean and noisy inside, {absent}.")
     found: dict[str, dict[str, Path]] = {}
     for side in ("noisy", "clean"):
-        if not (folder / side).is_dir():
-            raise PairError(f"{folder.absolute()}: expected the folders clean and noisy inside, {side} is missing.")
         found[side] = {}
         for path in sound_files(folder / side):
             name = path.relative_to(folder / side).with_suffix("").as_posix()

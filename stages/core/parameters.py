@@ -270,8 +270,17 @@ class Parameters(Section):
                 f"model.n_bands {self.model.n_bands} is too many: a band takes at least 2 of the "
                 f"{self.stft.n_fft // 2 + 1} bins that stft.n_fft {self.stft.n_fft} gives"
             )
-        if self.mix.low_pass.cutoff_hz[0] <= 0 or self.mix.low_pass.cutoff_hz[1] > self.audio.sample_rate / 2:
-            raise ValueError("mix.low_pass.cutoff_hz must lie above 0 and not above half of audio.sample_rate")
+        lowest, highest = self.mix.low_pass.cutoff_hz
+        if lowest <= 0 or (self.mix.low_pass.probability and highest > self.audio.sample_rate / 2):
+            raise ValueError(
+                f"mix.low_pass.cutoff_hz must lie above 0 and not above {self.audio.sample_rate / 2:g}, half of "
+                f"audio.sample_rate; found [{lowest:g}, {highest:g}]"
+            )
+        if 0 < self.train.crop_s < self.stft.win_length / self.audio.sample_rate:
+            raise ValueError(
+                f"train.crop_s {self.train.crop_s:g} is shorter than a window (stft.win_length), which takes "
+                f"{self.stft.win_length / self.audio.sample_rate:g} s; 0 is all of each mixture"
+            )
         if self.mix.reverberation.rt60_s[0] <= 0:
             raise ValueError("mix.reverberation.rt60_s must be above 0 seconds")
         return self

@@ -3,6 +3,7 @@
 Importing it is cheap: joblib, tqdm and torch are imported by the functions that need them.
 """
 
+import argparse
 import os
 import signal
 import sys
@@ -145,10 +146,13 @@ def alone(name: str, folder: Path, *, timeout_s: float = LOCK_TIMEOUT_S) -> Iter
         lock.release()
 
 
-def run_stage(name: str, main: Callable[[], None], *, locks_dir: Path = Path(".cache/locks")) -> None:
-    """Runs `main` as the stage `name`: as `run_command` does, and alone."""
+def run_stage(name: str, main: Callable[[], None], *, about: str = "", locks_dir: Path = Path(".cache/locks")) -> None:
+    """Runs `main` as the stage `name`: as `run_command` does, and alone; `about` describes one that takes no arguments."""
 
     def locked() -> None:
+        if about:
+            form = argparse.RawDescriptionHelpFormatter
+            argparse.ArgumentParser(prog=f"python -m stages.{name}", description=about, formatter_class=form).parse_args()
         with alone(name, locks_dir):
             main()
 

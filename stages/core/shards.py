@@ -89,6 +89,7 @@ class ShardReader:
         Raises:
             ShardError: the index or a shard is missing, or a shard is shorter than the index says.
         """
+        self._folder = folder
         index = folder / INDEX
         if not index.is_file():
             raise ShardError(f"{index} is missing: run 'dvc repro shard' first.")
@@ -101,6 +102,15 @@ class ShardReader:
 
     def __len__(self) -> int:
         return len(self.entries)
+
+    def check_bins(self, n_bins: int) -> None:
+        """Raises ShardError when the spectrograms do not have `n_bins` bins."""
+        for name, numbers in self._maps.items():
+            if numbers.shape[2] != n_bins:
+                raise ShardError(
+                    f"{self._folder / name}: expected {n_bins} bins as stft.n_fft has it, found {numbers.shape[2]}; "
+                    "run 'dvc repro shard'."
+                )
 
     def batch(self, places: list[int]) -> Complex64[np.ndarray, "batch frames 2 bins"]:
         """The mixtures at `places` of the index, cut to the length of the shortest: [:, :, 0] mixture, [:, :, 1] speech."""

@@ -116,10 +116,18 @@ class Trainer:
                         name: weight.detach().cpu().clone() for name, weight in self.judged.state_dict().items()
                     }
                 self._save(state)
-                bar.set_postfix(valid_loss=f"{epoch.valid_loss:.4f}", valid_snr=f"{epoch.valid_snr_db:.2f} dB")
+                tqdm.write(self._told(epoch))
         self.denoiser.load_state_dict(self.progress.best)
         self.denoiser.eval()
         return self.progress
+
+    def _told(self, epoch: Epoch) -> str:
+        """A line for people, with the numbers that the table of curves has."""
+        best = ", the best so far" if self.progress.best_epoch is epoch else ""
+        return (
+            f"epoch {epoch.epoch}: training loss {epoch.train_loss:.4f}, "
+            f"validation loss {epoch.valid_loss:.4f}, validation SNR {epoch.valid_snr_db:.2f} dB{best}"
+        )
 
     def _finished(self) -> bool:
         epochs = self.progress.epochs
