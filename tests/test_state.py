@@ -15,6 +15,7 @@ import torch
 torch.set_num_threads({threads})
 import stages.train as train
 from pathlib import Path
+from unittest.mock import MagicMock
 from stages.core.parameters import Model, Stft
 from stages.core.training_parameters import Train
 class Stop(Exception): pass
@@ -22,7 +23,7 @@ def trainer(denoiser, *rest):
     from stages.core.files import digest
     print(digest(*(weight.numpy().tobytes() for weight in denoiser.state_dict().values())))
     raise Stop
-train.Trainer, train.ShardReader, train._key = trainer, lambda path: [], lambda *rest: ""
+train.Trainer, train.ShardReader, train._key = trainer, MagicMock(), lambda *rest: ""
 settings = Train.model_construct(seed=1, init_from="")
 rest = dict(bidirectional=False, dropout=0.0, compression=0.3)
 model = Model(network="stack", n_bands=4, target="irm", cell="gru", layers=1, hidden=128, **rest)
