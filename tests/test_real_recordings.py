@@ -148,6 +148,20 @@ def test_clean_speech_keeps_its_spectrum_up_to_20_khz(test_audio: Path, name: st
     assert list(changes.values()) == pytest.approx([0] * len(changes), abs=1), changes
 
 
+@pytest.mark.parametrize("name", PRETRAINED)
+def test_an_offset_goes_and_leaves_the_speech_from_its_beginning(test_audio: Path, name: str) -> None:
+    denoiser, _ = load_checkpoint(PRETRAINED[name])
+    path = sorted((test_audio / "pairs/dns-no-reverb/noisy").iterdir())[1]
+    noisy = read(path)[: 4 * RATE, None]
+    without = enhanced(noisy, RATE, denoiser)
+    for size in (1, 10):
+        offset = np.float32(size * noisy.std())
+        found = enhanced(noisy + offset, RATE, denoiser)
+        for one, other in zip(np.array_split(without, 8), np.array_split(found, 8), strict=True):
+            assert abs(other.mean() - one.mean()) < 0.1 * offset / size
+            assert np.sum((other - one) ** 2) < 0.2 * np.sum(one**2)
+
+
 def test_real_recordings_go_through_the_whole_pipeline(test_audio: Path, repository_folder: Path, command: Command) -> None:
     speech, noise, pairs = Path("data/own/speech"), Path("data/own/noise"), Path("data/own/pairs")
     for speaker in sorted((test_audio / "speech/librispeech").iterdir())[:4]:

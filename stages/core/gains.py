@@ -10,7 +10,7 @@ from torch import Tensor
 
 from stages.core.denoiser import AnyDenoiser
 from stages.core.features import level_decay
-from stages.core.spectra import bin_power, constant_frame, n_bins
+from stages.core.spectra import bin_power, constant_frames, n_bins
 
 Frames = Complex64[Tensor, "frames bins"]
 Ready = Complex64[Tensor, "ready bins"]
@@ -19,28 +19,34 @@ _WINDOW_S = 4.0
 _CONTEXT_S = 2.0
 # Over this much the gains of one window turn into those of the next: the level that a window begins with is another one.
 _FADE_S = 1.0
+# So many frames of silence are thought to come before a signal.
+_SILENCE = 1e-3
+# An offset up to this share of a frame's power in its strongest bin is what any sound has there by chance.
+_HEARD_OFFSET = 0.1
 
 
-class _OffsetRemover:
-    """Takes the constant offset of a recording out of its frames, as far as earlier frames tell it.
+class _OffsetFinder:
+    """Finds the constant offset of a recording in its frames, as far as earlier frames tell it.
 
     The network never saw one: it would take it for a loud sound, and speech for a faint one, which it lowers.
     """
 
     def __init__(self, denoiser: AnyDenoiser) -> None:
         """Starts a signal."""
-        self._shape = constant_frame(denoiser.stft)
+        # The shape of an offset in the frames to come: the first ones lie partly before the signal.
+        self._shapes = constant_frames(denoiser.stft)
         self._decay = level_decay(denoiser.frames_per_second)
-        # One frame of silence came before: a mean of the first frame alone would leave nothing of it.
-        self._sums = np.array([[0.0], [1.0]])
+        # A little silence came before: a mean of the first frame alone would leave nothing of its lowest bin.
+        self._sums = np.array([[0.0], [_SILENCE * float(self._shapes[-1, 0].real)]])
 
-    def removed(self, frames: Frames) -> Frames:
-        """The next frames of the signal less their running mean."""
-        offsets = frames[:, 0].real.numpy().astype(np.float64) / float(self._shape[0].real)
-        values = np.stack([offsets, np.ones_like(offsets)])
+    def found(self, frames: Frames) -> Frames:
+        """The part that the running mean has in the next frames of the signal."""
+        shapes = self._shapes[torch.arange(len(frames)).clamp_max(len(self._shapes) - 1)]
+        self._shapes = self._shapes[min(len(frames), len(self._shapes) - 1) :]
+        values = torch.stack([frames[:, 0].real, shapes[:, 0].real]).numpy().astype(np.float64)
         sums, _ = signal.lfilter([1.0], [1.0, -self._decay], values, zi=self._decay * self._sums)
         self._sums = sums[:, -1:]
-        return frames - torch.from_numpy(sums[0] / sums[1]).to(torch.float32).unsqueeze(-1) * self._shape
+        return torch.from_numpy(sums[0] / sums[1]).to(torch.float32).unsqueeze(-1) * shapes
 
 
 class GainSource:
@@ -53,11 +59,11 @@ class GainSource:
     def __init__(self, denoiser: AnyDenoiser) -> None:
         """Starts a signal."""
         self._denoiser = denoiser
-        self._offset = _OffsetRemover(denoiser)
+        self._finder = _OffsetFinder(denoiser)
         self._state: Any = None
         self._window = round(_WINDOW_S * denoiser.frames_per_second)
         self._context = round(_CONTEXT_S * denoiser.frames_per_second)
-        self._heard = torch.zeros(0, n_bins(denoiser.stft), dtype=torch.complex64)
+        self._heard = self._offsets = torch.zeros(0, n_bins(denoiser.stft), dtype=torch.complex64)
         self._past = 0
         self._fade = round(_FADE_S * denoiser.frames_per_second)
         self._fading = self._heard
@@ -69,14 +75,14 @@ class GainSource:
 
     def pushed(self, frames: Frames) -> Ready:
         """The gains that are ready after the next frames of the signal."""
-        if len(frames):
-            frames = self._offset.removed(frames)
+        if len(frames) == 0:
+            return frames
+        offsets = self._finder.found(frames)
+        frames = frames - offsets
         if not self._denoiser.looks_ahead:
-            if len(frames) == 0:
-                return frames
             estimate, self._state = self._denoiser.denoised(frames.unsqueeze(0), self._state)
-            return gain(estimate[0], frames)
-        self._heard = torch.cat([self._heard, frames])
+            return gain(estimate[0], frames, offsets)
+        self._heard, self._offsets = torch.cat([self._heard, frames]), torch.cat([self._offsets, offsets])
         found = [frames[:0]]
         while len(self._heard) >= self._past + self._window + self._context:
             found.append(self._of_window(self._window))
@@ -93,7 +99,7 @@ class GainSource:
         seen = self._heard[: self._past + self._window + self._context]
         estimate, _ = self._denoiser.denoised(seen.unsqueeze(0), None)
         end = self._past + length
-        gains = gain(estimate[0], seen)
+        gains = gain(estimate[0], seen, self._offsets[: len(seen)])
         found = gains[self._past : end]
         n_faded = min(len(self._fading), length)
         share = (torch.arange(1, n_faded + 1) / (self._fade + 1)).unsqueeze(-1)
@@ -101,11 +107,16 @@ class GainSource:
         self._fading = gains[end : end + self._fade].clone()
         start = max(0, end - self._context)
         self._past = end - start
-        self._heard = self._heard[start:]
+        self._heard, self._offsets = self._heard[start:], self._offsets[start:]
         return found
 
 
-def gain(estimate: Frames, mixture: Frames) -> Frames:
-    """The factor from a mixture to an estimate; 0 where the mixture is silent."""
+def gain(estimate: Frames, mixture: Frames, offset: Frames) -> Frames:
+    """The factor from a mixture to an estimate; 0 where the mixture is silent.
+
+    An offset that stands out of the mixture beside it is lowered with the bins that it covers, whose own sound is no measure
+    for it.
+    """
     power = bin_power(mixture)
+    power = power + (bin_power(offset) - _HEARD_OFFSET * power.sum(-1, keepdim=True)).clamp_min(0)
     return torch.where(power > 0, estimate * mixture.conj() / power.clamp_min(1e-30), torch.zeros_like(mixture))
