@@ -85,8 +85,8 @@ def run(
     if place:
         write_text(place, report(outcomes))
     # A single output may lie in a folder, or have another name than was asked for.
-    single = None if source.is_dir() else found[0].target.with_name(Path(outcomes[0].output).name or found[0].target.name)
-    say(summary(outcomes, single or target, place, time.monotonic() - began))
+    where = target if source.is_dir() else found[0].target.parent / (outcomes[0].output or found[0].target.name)
+    say(summary(outcomes, where, place, time.monotonic() - began))
     failed = sum(one.status == "failed" for one in outcomes)
     if failed:
         raise DenoiseError(f"{failed} of {len(outcomes)} files failed, as listed above.")

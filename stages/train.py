@@ -22,6 +22,7 @@ from stages.core.parameter_file import read_parameters
 from stages.core.parameters import Model, Stft
 from stages.core.runtime import resolved_device, run_stage
 from stages.core.shards import INDEX, ShardReader
+from stages.core.spectra import n_bins
 from stages.core.training import Progress, Trainer
 from stages.core.training_parameters import Train
 
@@ -47,7 +48,7 @@ def run(
     """Trains a denoiser, going on from an earlier state of exactly this training where there is one."""
     train, valid = ShardReader(shards_dir / "train"), ShardReader(shards_dir / "valid")
     for reader in (train, valid):
-        reader.check_bins(stft.n_fft // 2 + 1)
+        reader.check_bins(n_bins(stft))
     # Not only the training: orthogonal first weights come from a decomposition that rounds differently on more threads.
     torch.set_num_threads(1)
     torch.manual_seed(settings.seed)
