@@ -19,10 +19,8 @@ _WINDOW_S = 4.0
 _CONTEXT_S = 2.0
 # Over this much the gains of one window turn into those of the next: the level that a window begins with is another one.
 _FADE_S = 1.0
-# So many frames of silence are thought to come before a signal.
-_SILENCE = 1e-3
-# An offset up to this share of a frame's power in its strongest bin is what any sound has there by chance.
-_HEARD_OFFSET = 0.1
+# What looks like an offset is one if it has more power than so many bins of the sound beside it, on the mean of all bins.
+_CHANCE = 30.0
 
 
 class _OffsetFinder:
@@ -36,17 +34,22 @@ class _OffsetFinder:
         # The shape of an offset in the frames to come: the first ones lie partly before the signal.
         self._shapes = constant_frames(denoiser.stft)
         self._decay = level_decay(denoiser.frames_per_second)
-        # A little silence came before: a mean of the first frame alone would leave nothing of its lowest bin.
-        self._sums = np.array([[0.0], [_SILENCE * float(self._shapes[-1, 0].real)]])
+        self._chance = _CHANCE / n_bins(denoiser.stft)
+        self._sums = np.zeros((4, 1))
 
     def found(self, frames: Frames) -> Frames:
-        """The part that the running mean has in the next frames of the signal."""
+        """The part of the next frames that is an offset, nothing where a mean above 0 may be chance."""
         shapes = self._shapes[torch.arange(len(frames)).clamp_max(len(self._shapes) - 1)]
         self._shapes = self._shapes[min(len(frames), len(self._shapes) - 1) :]
-        values = torch.stack([frames[:, 0].real, shapes[:, 0].real]).numpy().astype(np.float64)
+        powers = [bin_power(part).sum(-1) for part in (frames, shapes)]
+        values = torch.stack([frames[:, 0].real, shapes[:, 0].real, *powers]).numpy().astype(np.float64)
         sums, _ = signal.lfilter([1.0], [1.0, -self._decay], values, zi=self._decay * self._sums)
         self._sums = sums[:, -1:]
-        return torch.from_numpy(sums[0] / sums[1]).to(torch.float32).unsqueeze(-1) * shapes
+        offsets = sums[0] / sums[1]
+        explained = offsets**2 * sums[3]
+        beside = np.maximum(sums[2] - explained, 0.0)
+        shares = np.maximum(explained - self._chance * beside, 0.0) / np.maximum(explained, np.finfo(np.float64).tiny)
+        return torch.from_numpy(shares * offsets).to(torch.float32).unsqueeze(-1) * shapes
 
 
 class GainSource:
@@ -114,9 +117,7 @@ class GainSource:
 def gain(estimate: Frames, mixture: Frames, offset: Frames) -> Frames:
     """The factor from a mixture to an estimate; 0 where the mixture is silent.
 
-    An offset that stands out of the mixture beside it is lowered with the bins that it covers, whose own sound is no measure
-    for it.
+    An offset beside the mixture is lowered with the bins that it covers: what they hold else is no measure for it.
     """
-    power = bin_power(mixture)
-    power = power + (bin_power(offset) - _HEARD_OFFSET * power.sum(-1, keepdim=True)).clamp_min(0)
+    power = bin_power(mixture) + bin_power(offset)
     return torch.where(power > 0, estimate * mixture.conj() / power.clamp_min(1e-30), torch.zeros_like(mixture))
