@@ -48,12 +48,14 @@ from specimens import hiss
 from test_streaming import Fixed
 from stages.core.streaming import StreamingDenoiser
 
-signal = hiss(5000)[:, None]
+# Up and down in turn, so that no beginning of it has an offset, but for the first sample alone, which is nothing else.
+signal = ((0.3 + hiss(5000)) * np.resize([1, -1], 5000)).astype(np.float32)[:, None]
 stream = StreamingDenoiser(Fixed(lambda given: torch.full_like(given, 0.5)), 16000, 1)
 for n_samples in range(5001):
     found = np.concatenate([stream.process(signal[:n_samples]), stream.flush()])
     assert found.shape == (n_samples, 1)
-    assert not n_samples or np.abs(found - 0.5 * signal[:n_samples]).max() < 2e-5
+    gain = 0.0 if n_samples == 1 else 0.5
+    assert not n_samples or np.abs(found - gain * signal[:n_samples]).max() < 2e-5
 print(n_samples + 1, "lengths")
 """
 # Largest difference between two ways to cut a signal, of samples up to 1: what sums of float32 in another order differ by.
@@ -244,6 +246,32 @@ def test_after_its_end_a_signal_is_forgotten(bidirectional: bool, sample_rate: i
     getattr(stream, end)()
     signal = noisy(7000, sample_rate)[::-1].copy()
     np.testing.assert_array_equal(in_blocks(stream, signal, [7000]), enhanced(signal, sample_rate, made))
+
+
+# ---- offsets
+
+
+@pytest.mark.parametrize("offset", [(0.9, 0.9), (0.5, -0.5), (0.0, -0.97), (0.05, 0.05)])
+@pytest.mark.parametrize("sample_rate", RATES)
+@pytest.mark.parametrize("bidirectional", [False, True], ids=["causal", "bidirectional"])
+def test_a_constant_offset_changes_nothing_from_the_first_sample_to_the_last(
+    bidirectional: bool, sample_rate: int, offset: tuple[float, float]
+) -> None:
+    made = denoiser(bidirectional=bidirectional)
+    voice = 0.1 * noisy(sample_rate // 2 + 77, sample_rate)
+    # Out of phase, as well as in phase: channels are put together without their offsets.
+    for signal in (voice, voice * np.float32([1, -1])):
+        expected, found = (enhanced(wave, sample_rate, made) for wave in (signal, signal + np.float32(offset)))
+        assert np.abs(found - expected).max() < 0.2 * np.abs(expected).max()
+
+
+@pytest.mark.parametrize("sample_rate", RATES)
+def test_nothing_is_left_of_an_offset_alone_but_what_the_strength_keeps(sample_rate: int) -> None:
+    signal = np.full((sample_rate // 3, 2), 0.5, np.float32) * np.float32([1, -0.5])
+    assert np.abs(enhanced(signal, sample_rate, denoiser())).max() < 1e-4
+    halved = enhanced(signal, sample_rate, denoiser(), strength=Strength(dry=0.5))
+    # Resampling there and back rings at a step.
+    np.testing.assert_allclose(halved, 0.5 * signal, atol=0.08)
 
 
 # ---- delay

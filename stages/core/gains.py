@@ -2,15 +2,12 @@
 
 from typing import Any
 
-import numpy as np
 import torch
 from jaxtyping import Complex64
-from scipy import signal
 from torch import Tensor
 
 from stages.core.denoiser import AnyDenoiser
-from stages.core.features import level_decay
-from stages.core.spectra import bin_power, constant_frames, n_bins
+from stages.core.spectra import bin_power, n_bins
 
 Frames = Complex64[Tensor, "frames bins"]
 Ready = Complex64[Tensor, "ready bins"]
@@ -19,37 +16,6 @@ _WINDOW_S = 4.0
 _CONTEXT_S = 2.0
 # Over this much the gains of one window turn into those of the next: the level that a window begins with is another one.
 _FADE_S = 1.0
-# What looks like an offset is one if it has more power than so many bins of the sound beside it, on the mean of all bins.
-_CHANCE = 30.0
-
-
-class _OffsetFinder:
-    """Finds the constant offset of a recording in its frames, as far as earlier frames tell it.
-
-    The network never saw one: it would take it for a loud sound, and speech for a faint one, which it lowers.
-    """
-
-    def __init__(self, denoiser: AnyDenoiser) -> None:
-        """Starts a signal."""
-        # The shape of an offset in the frames to come: the first ones lie partly before the signal.
-        self._shapes = constant_frames(denoiser.stft)
-        self._decay = level_decay(denoiser.frames_per_second)
-        self._chance = _CHANCE / n_bins(denoiser.stft)
-        self._sums = np.zeros((4, 1))
-
-    def found(self, frames: Frames) -> Frames:
-        """The part of the next frames that is an offset, nothing where a mean above 0 may be chance."""
-        shapes = self._shapes[torch.arange(len(frames)).clamp_max(len(self._shapes) - 1)]
-        self._shapes = self._shapes[min(len(frames), len(self._shapes) - 1) :]
-        powers = [bin_power(part).sum(-1) for part in (frames, shapes)]
-        values = torch.stack([frames[:, 0].real, shapes[:, 0].real, *powers]).numpy().astype(np.float64)
-        sums, _ = signal.lfilter([1.0], [1.0, -self._decay], values, zi=self._decay * self._sums)
-        self._sums = sums[:, -1:]
-        offsets = sums[0] / sums[1]
-        explained = offsets**2 * sums[3]
-        beside = np.maximum(sums[2] - explained, 0.0)
-        shares = np.maximum(explained - self._chance * beside, 0.0) / np.maximum(explained, np.finfo(np.float64).tiny)
-        return torch.from_numpy(shares * offsets).to(torch.float32).unsqueeze(-1) * shapes
 
 
 class GainSource:
@@ -62,11 +28,10 @@ class GainSource:
     def __init__(self, denoiser: AnyDenoiser) -> None:
         """Starts a signal."""
         self._denoiser = denoiser
-        self._finder = _OffsetFinder(denoiser)
         self._state: Any = None
         self._window = round(_WINDOW_S * denoiser.frames_per_second)
         self._context = round(_CONTEXT_S * denoiser.frames_per_second)
-        self._heard = self._offsets = torch.zeros(0, n_bins(denoiser.stft), dtype=torch.complex64)
+        self._heard = torch.zeros(0, n_bins(denoiser.stft), dtype=torch.complex64)
         self._past = 0
         self._fade = round(_FADE_S * denoiser.frames_per_second)
         self._fading = self._heard
@@ -78,14 +43,12 @@ class GainSource:
 
     def pushed(self, frames: Frames) -> Ready:
         """The gains that are ready after the next frames of the signal."""
-        if len(frames) == 0:
-            return frames
-        offsets = self._finder.found(frames)
-        frames = frames - offsets
         if not self._denoiser.looks_ahead:
+            if len(frames) == 0:
+                return frames
             estimate, self._state = self._denoiser.denoised(frames.unsqueeze(0), self._state)
-            return gain(estimate[0], frames, offsets)
-        self._heard, self._offsets = torch.cat([self._heard, frames]), torch.cat([self._offsets, offsets])
+            return gain(estimate[0], frames)
+        self._heard = torch.cat([self._heard, frames])
         found = [frames[:0]]
         while len(self._heard) >= self._past + self._window + self._context:
             found.append(self._of_window(self._window))
@@ -102,7 +65,7 @@ class GainSource:
         seen = self._heard[: self._past + self._window + self._context]
         estimate, _ = self._denoiser.denoised(seen.unsqueeze(0), None)
         end = self._past + length
-        gains = gain(estimate[0], seen, self._offsets[: len(seen)])
+        gains = gain(estimate[0], seen)
         found = gains[self._past : end]
         n_faded = min(len(self._fading), length)
         share = (torch.arange(1, n_faded + 1) / (self._fade + 1)).unsqueeze(-1)
@@ -110,14 +73,11 @@ class GainSource:
         self._fading = gains[end : end + self._fade].clone()
         start = max(0, end - self._context)
         self._past = end - start
-        self._heard, self._offsets = self._heard[start:], self._offsets[start:]
+        self._heard = self._heard[start:]
         return found
 
 
-def gain(estimate: Frames, mixture: Frames, offset: Frames) -> Frames:
-    """The factor from a mixture to an estimate; 0 where the mixture is silent.
-
-    An offset beside the mixture is lowered with the bins that it covers: what they hold else is no measure for it.
-    """
-    power = bin_power(mixture) + bin_power(offset)
+def gain(estimate: Frames, mixture: Frames) -> Frames:
+    """The factor from a mixture to an estimate; 0 where the mixture is silent."""
+    power = bin_power(mixture)
     return torch.where(power > 0, estimate * mixture.conj() / power.clamp_min(1e-30), torch.zeros_like(mixture))

@@ -19,11 +19,6 @@ def n_frames(n_samples: int, stft: Stft) -> int:
     return -(-n_samples // stft.hop_length) + stft.win_length // stft.hop_length - 1
 
 
-def constant_frames(stft: Stft) -> Complex64[Tensor, "first bins"]:
-    """The first frames of a signal that is 1.0 from its first sample on; all later ones are like the last of them."""
-    return spectrogram(torch.ones(stft.win_length), stft)[: stft.win_length // stft.hop_length]
-
-
 def spectrogram(waveform: Float32[Tensor, "*batch samples"], stft: Stft) -> Complex64[Tensor, "*batch frames bins"]:
     """The spectrogram of a waveform of any length, by a square-root Hann window.
 

@@ -12,6 +12,7 @@ from torch import Tensor
 from stages.core.denoiser import AnyDenoiser
 from stages.core.errors import DenoisingError
 from stages.core.gains import GainSource
+from stages.core.offsets import OffsetFinder
 from stages.core.parameters import Stft
 from stages.core.spectra import StreamingStft, bin_power, n_bins
 
@@ -63,7 +64,8 @@ class StreamingDenoiser:
 
     At a multiple of the network's sample rate the window keeps its length in time, so the lowest bins are exactly those
     that the network knows; other rates are resampled to the next multiple and back. One gain, found on the mean of all
-    channels, serves them all, so that directions stay. Silence comes back as silence.
+    channels, serves them all, so that directions stay. Silence comes back as silence; a constant offset is lowered as far as
+    the strength allows.
     """
 
     def __init__(self, denoiser: AnyDenoiser, sample_rate: int, n_channels: int, *, strength: Strength | None = None) -> None:
@@ -88,19 +90,22 @@ class StreamingDenoiser:
         if self._work_rate == self._rate:
             return 0
         up, down = self._new_resamplers()
-        block = np.zeros((math.ceil(self._rate / 100), self._channels), np.float32)
+        block = np.zeros((math.ceil(self._rate / 100), self._channels + 1), np.float32)
         n_held = longest = 0
         for _ in range(100):
-            n_held += len(block) - len(down.resample_chunk(up.resample_chunk(block)))
+            n_held += len(block) - len(down.resample_chunk(up.resample_chunk(block)[:, 1:].copy()))
             longest = max(longest, n_held)
         return longest
 
     def reset(self) -> None:
         """Forgets everything heard so far: the next block begins a new signal."""
-        self._stft = StreamingStft(scaled(self._denoiser.stft, self._factor), self._channels)
-        self._hop = self._stft.stft.hop_length
+        stft = scaled(self._denoiser.stft, self._factor)
+        self._hop = stft.hop_length
+        # Beside the signal goes one that is always 1: what becomes of it shows what an offset looks like in each frame.
+        self._analysis, self._synthesis = StreamingStft(stft, self._channels + 1), StreamingStft(stft, self._channels)
+        self._offsets = OffsetFinder(self._channels, self._denoiser.frames_per_second)
         self._gains = GainSource(self._denoiser)
-        self._pending = torch.zeros(self._channels, 0, n_bins(self._stft.stft), dtype=torch.complex64)
+        self._pending = torch.zeros(2, self._channels, 0, n_bins(stft), dtype=torch.complex64)
         self._taken = self._given = 0
         self._resamplers = None if self._work_rate == self._rate else self._new_resamplers()
 
@@ -120,37 +125,41 @@ class StreamingDenoiser:
         if len(block) > limit:
             return np.concatenate([self.process(block[first : first + limit]) for first in range(0, len(block), limit)])
         self._taken += len(block)
-        work = block if self._resamplers is None else self._resamplers[0].resample_chunk(np.ascontiguousarray(block))
-        return self._given_out(self._passed(self._stft.analysed(_tensor(work)), last=False), last=False)
+        work = np.concatenate([block, np.ones((len(block), 1), np.float32)], axis=1)
+        if self._resamplers is not None:
+            work = self._resamplers[0].resample_chunk(work)
+        return self._given_out(self._passed(self._analysis.analysed(_tensor(work)), last=False), last=False)
 
     @torch.inference_mode()
     def flush(self) -> Ready:
         """The rest of the estimate, so that as many samples were returned as were taken; then starts a new signal."""
-        work = np.zeros((0, self._channels), np.float32)
+        work = np.zeros((0, self._channels + 1), np.float32)
         if self._resamplers is not None and self._taken:
             work = self._resamplers[0].resample_chunk(work, last=True)
-        ending = torch.cat([self._stft.analysed(_tensor(work)), self._stft.analysed_end()], dim=1)
+        ending = torch.cat([self._analysis.analysed(_tensor(work)), self._analysis.analysed_end()], dim=1)
         rest = self._given_out(self._passed(ending, last=True), last=True)
         rest = np.pad(rest, ((0, max(0, self._taken - self._given)), (0, 0)))
         self.reset()
         return rest
 
     def _new_resamplers(self) -> tuple[soxr.ResampleStream, soxr.ResampleStream]:
-        """To the rate of the transform, and back."""
-        rates = (self._rate, self._work_rate)
-        first, second = (soxr.ResampleStream(*pair, self._channels, "float32", "HQ") for pair in (rates, rates[::-1]))
-        return first, second
+        """To the rate of the transform, of one channel more, and back."""
+        up = soxr.ResampleStream(self._rate, self._work_rate, self._channels + 1, "float32", "HQ")
+        return up, soxr.ResampleStream(self._work_rate, self._rate, self._channels, "float32", "HQ")
 
-    def _passed(self, spectra: Complex64[Tensor, "channels frames wide"], *, last: bool) -> Float32[Tensor, "channels samples"]:
+    def _passed(self, heard: Complex64[Tensor, "more frames wide"], *, last: bool) -> Float32[Tensor, "channels samples"]:
         """Samples of the frames whose gain is known by now."""
         bins = n_bins(self._denoiser.stft)
+        offsets = self._offsets.found(heard[:-1], heard[-1])
+        spectra = heard[:-1] - offsets
         # A longer window at a higher rate sums more samples of the same tone.
         gains = self._gains.pushed(shared(spectra)[:, :bins] / self._factor)
         if last:
             gains = torch.cat([gains, self._gains.finished()])
-        waiting = torch.cat([self._pending, spectra], dim=1) if self._pending.shape[1] else spectra
-        ready, self._pending = waiting[:, : len(gains)], waiting[:, len(gains) :]
-        return self._stft.synthesised(_changed(ready, gains, self._strength))
+        waiting = torch.cat([self._pending, torch.stack([spectra, offsets])], dim=2)
+        (spectra, offsets), self._pending = waiting[:, :, : len(gains)], waiting[:, :, len(gains) :]
+        kept = self._strength.applied(torch.zeros(1, 1, dtype=torch.complex64))
+        return self._synthesis.synthesised(_changed(spectra, gains, self._strength) + kept * offsets)
 
     def _given_out(self, work: Float32[Tensor, "channels samples"], *, last: bool) -> Ready:
         block = np.ascontiguousarray(work.numpy().T)

@@ -1,0 +1,49 @@
+"""Offsets: the constant part of a recording, which is no sound, and stands in the way of hearing it."""
+
+import numpy as np
+import torch
+from jaxtyping import Complex64, Float64
+from scipy import signal
+from torch import Tensor
+
+from stages.core.features import level_decay
+
+Spectra = Complex64[Tensor, "channels frames bins"]
+# What looks like an offset is one if it has more power than so many bins of the sound beside it, on the mean of all bins.
+_CHANCE = 30.0
+
+
+class OffsetFinder:
+    """Finds the constant offset of each channel of a signal in its frames, as far as earlier frames tell it.
+
+    A network never saw one: it would take it for a loud sound, and speech for a faint one, which it lowers.
+    """
+
+    def __init__(self, n_channels: int, frames_per_second: float) -> None:
+        """Starts a signal."""
+        self._decay = level_decay(frames_per_second)
+        self._sums = np.zeros((3, n_channels, 1))
+
+    def found(self, spectra: Spectra, constant: Complex64[Tensor, "frames bins"]) -> Spectra:
+        """The part of the next frames that is an offset: 0 where it is no more than chance gives any sound.
+
+        `constant` is what a signal of 1.0 would have in these frames. Its multiple that fits all frames so far best, older
+        ones with less and less weight, is the offset.
+        """
+        if spectra.shape[1] == 0:
+            return spectra
+        ones = constant.expand(spectra.shape)
+        values = np.stack([_products(one, other) for one, other in ((spectra, ones), (spectra, spectra), (ones, ones))])
+        sums, _ = signal.lfilter([1.0], [1.0, -self._decay], values, zi=self._decay * self._sums)
+        self._sums = sums[..., -1:]
+        tiny = np.finfo(np.float64).tiny
+        offsets = sums[0] / np.maximum(sums[2], tiny)
+        explained = offsets**2 * sums[2]
+        beside = np.maximum(sums[1] - explained, 0.0)
+        shares = np.maximum(explained - _CHANCE / spectra.shape[-1] * beside, 0.0) / np.maximum(explained, tiny)
+        return torch.from_numpy(shares * offsets).to(torch.float32).unsqueeze(-1) * constant
+
+
+def _products(one: Spectra, other: Spectra) -> Float64[np.ndarray, "channels frames"]:
+    """The real parts of the inner products of frames."""
+    return (torch.view_as_real(one).double() * torch.view_as_real(other).double()).sum((-2, -1)).numpy()
