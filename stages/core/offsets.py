@@ -3,7 +3,6 @@
 import numpy as np
 import torch
 from jaxtyping import Complex64, Float64
-from scipy import signal
 from torch import Tensor
 
 from stages.core.features import level_decay
@@ -22,7 +21,7 @@ class OffsetFinder:
     def __init__(self, n_channels: int, frames_per_second: float) -> None:
         """Starts a signal."""
         self._decay = level_decay(frames_per_second)
-        self._sums = np.zeros((3, n_channels, 1))
+        self._sums = np.zeros((3, n_channels))
 
     def found(self, spectra: Spectra, constant: Complex64[Tensor, "frames bins"]) -> Spectra:
         """The part of the next frames that is an offset: 0 where it is no more than chance gives any sound.
@@ -30,20 +29,19 @@ class OffsetFinder:
         `constant` is what a signal of 1.0 would have in these frames. Its multiple that fits all frames so far best, older
         ones with less and less weight, is the offset.
         """
-        if spectra.shape[1] == 0:
-            return spectra
         ones = constant.expand(spectra.shape)
         values = np.stack([_products(one, other) for one, other in ((spectra, ones), (spectra, spectra), (ones, ones))])
-        sums, _ = signal.lfilter([1.0], [1.0, -self._decay], values, zi=self._decay * self._sums)
-        self._sums = sums[..., -1:]
+        sums = np.empty_like(values)
+        for frame in range(values.shape[-1]):
+            self._sums = sums[..., frame] = self._decay * self._sums + values[..., frame]
         tiny = np.finfo(np.float64).tiny
         offsets = sums[0] / np.maximum(sums[2], tiny)
         explained = offsets**2 * sums[2]
         beside = np.maximum(sums[1] - explained, 0.0)
         shares = np.maximum(explained - _CHANCE / spectra.shape[-1] * beside, 0.0) / np.maximum(explained, tiny)
-        return torch.from_numpy(shares * offsets).to(torch.float32).unsqueeze(-1) * constant
+        return torch.from_numpy((shares * offsets).astype(np.float32)).unsqueeze(-1) * constant
 
 
 def _products(one: Spectra, other: Spectra) -> Float64[np.ndarray, "channels frames"]:
     """The real parts of the inner products of frames."""
-    return (torch.view_as_real(one).double() * torch.view_as_real(other).double()).sum((-2, -1)).numpy()
+    return np.asarray(torch.linalg.vecdot(one, other).real.numpy(), np.float64)

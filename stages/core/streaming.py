@@ -74,6 +74,8 @@ class StreamingDenoiser:
         self._factor = max(1, math.ceil(sample_rate / denoiser.sample_rate))
         self._work_rate = self._factor * denoiser.sample_rate
         self._strength = strength or Strength()
+        # So much of an offset stays: it is lowered as what the network hears nothing in.
+        self._kept = float(self._strength.applied(torch.zeros(1, 1, dtype=torch.complex64)).real)
         self.reset()
 
     @property
@@ -105,7 +107,7 @@ class StreamingDenoiser:
         self._analysis, self._synthesis = StreamingStft(stft, self._channels + 1), StreamingStft(stft, self._channels)
         self._offsets = OffsetFinder(self._channels, self._denoiser.frames_per_second)
         self._gains = GainSource(self._denoiser)
-        self._pending = torch.zeros(2, self._channels, 0, n_bins(stft), dtype=torch.complex64)
+        self._pending = torch.zeros(2 if self._kept else 1, self._channels, 0, n_bins(stft), dtype=torch.complex64)
         self._taken = self._given = 0
         self._resamplers = None if self._work_rate == self._rate else self._new_resamplers()
 
@@ -156,10 +158,11 @@ class StreamingDenoiser:
         gains = self._gains.pushed(shared(spectra)[:, :bins] / self._factor)
         if last:
             gains = torch.cat([gains, self._gains.finished()])
-        waiting = torch.cat([self._pending, torch.stack([spectra, offsets])], dim=2)
-        (spectra, offsets), self._pending = waiting[:, :, : len(gains)], waiting[:, :, len(gains) :]
-        kept = self._strength.applied(torch.zeros(1, 1, dtype=torch.complex64))
-        return self._synthesis.synthesised(_changed(spectra, gains, self._strength) + kept * offsets)
+        parts = torch.stack([spectra, self._kept * offsets]) if self._kept else spectra.unsqueeze(0)
+        waiting = torch.cat([self._pending, parts], dim=2) if self._pending.shape[2] else parts
+        ready, self._pending = waiting[:, :, : len(gains)], waiting[:, :, len(gains) :]
+        changed = _changed(ready[0], gains, self._strength)
+        return self._synthesis.synthesised(changed + ready[1] if self._kept else changed)
 
     def _given_out(self, work: Float32[Tensor, "channels samples"], *, last: bool) -> Ready:
         block = np.ascontiguousarray(work.numpy().T)
