@@ -21,24 +21,25 @@ class OffsetFinder:
     def __init__(self, n_channels: int, frames_per_second: float) -> None:
         """Starts a signal."""
         self._decay = level_decay(frames_per_second)
-        self._sums = np.zeros((3, n_channels))
+        self._sums = np.zeros((2, n_channels + 1))
 
-    def found(self, spectra: Spectra, constant: Complex64[Tensor, "frames bins"]) -> Spectra:
+    def found(self, heard: Complex64[Tensor, "more frames bins"]) -> Spectra:
         """The part of the next frames that is an offset: 0 where it is no more than chance gives any sound.
 
-        `constant` is what a signal of 1.0 would have in these frames. Its multiple that fits all frames so far best, older
-        ones with less and less weight, is the offset.
+        Behind the channels `heard` has what a signal of 1.0 would have in these frames. Its multiple that fits all frames
+        so far best, older ones with less and less weight, is the offset.
         """
-        ones = constant.expand(spectra.shape)
-        values = np.stack([_products(one, other) for one, other in ((spectra, ones), (spectra, spectra), (ones, ones))])
+        constant = heard[-1]
+        values = np.stack([_products(heard, constant.expand(heard.shape)), _products(heard, heard)])
         sums = np.empty_like(values)
         for frame in range(values.shape[-1]):
             self._sums = sums[..., frame] = self._decay * self._sums + values[..., frame]
         tiny = np.finfo(np.float64).tiny
-        offsets = sums[0] / np.maximum(sums[2], tiny)
-        explained = offsets**2 * sums[2]
-        beside = np.maximum(sums[1] - explained, 0.0)
-        shares = np.maximum(explained - _CHANCE / spectra.shape[-1] * beside, 0.0) / np.maximum(explained, tiny)
+        fits, unit, powers = sums[0, :-1], sums[0, -1], sums[1, :-1]
+        offsets = fits / np.maximum(unit, tiny)
+        explained = offsets**2 * unit
+        beside = np.maximum(powers - explained, 0.0)
+        shares = np.maximum(explained - _CHANCE / heard.shape[-1] * beside, 0.0) / np.maximum(explained, tiny)
         return torch.from_numpy((shares * offsets).astype(np.float32)).unsqueeze(-1) * constant
 
 

@@ -152,7 +152,7 @@ class StreamingDenoiser:
     def _passed(self, heard: Complex64[Tensor, "more frames wide"], *, last: bool) -> Float32[Tensor, "channels samples"]:
         """Samples of the frames whose gain is known by now."""
         bins = n_bins(self._denoiser.stft)
-        offsets = self._offsets.found(heard[:-1], heard[-1])
+        offsets = self._offsets.found(heard)
         spectra = heard[:-1] - offsets
         # A longer window at a higher rate sums more samples of the same tone.
         gains = self._gains.pushed(shared(spectra)[:, :bins] / self._factor)
