@@ -1,4 +1,5 @@
 import json
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -178,6 +179,18 @@ def test_noise_is_drawn_evenly_by_recording_by_second_or_by_label(evenly_by: str
     rows += [recording(f"street-{split}", split, n_samples=8 * RATE) for split in SPLITS]
     mixtures = planned(speech(), rows, mix(noise_evenly_by=evenly_by, n_noises=[1, 1], n_train=400), RATE)
     assert np.mean([mixture.noise == "clap" for mixture in of("train", mixtures)]) == pytest.approx(share, abs=0.08)
+
+
+def test_two_noises_are_drawn_by_the_second_as_without_putting_back() -> None:
+    seconds = {"a": 6.0, "b": 3.0, "c": 1.0}
+    rows = [recording(name, "train", n_samples=round(length * RATE)) for name, length in seconds.items()]
+    rows += [row for row in noise() if row.split != "train"]
+    mixtures = planned(speech(), rows, mix(noise_evenly_by="second", n_noises=[2, 2], n_train=3000, n_valid=1, n_test=1), RATE)
+    pairs = Counter("".join(sorted(part.id for part in row.noises)) for row in mixtures if row.split == "train")
+    share = {name: length / 10 for name, length in seconds.items()}
+    for first, second in ("ab", "ac", "bc"):
+        expected = share[first] * share[second] * (1 / (1 - share[first]) + 1 / (1 - share[second]))
+        assert pairs[first + second] / 3000 == pytest.approx(expected, abs=0.03)
 
 
 @pytest.mark.parametrize("evenly_by", ["recording", "second", "label"])
