@@ -20,7 +20,7 @@ from stages.core.audio import energy
 from stages.core.errors import DenoisingError
 from stages.core.files import fresh_folder, write_json, write_table, written
 from stages.core.manifest import SPLITS, read_manifest
-from stages.core.packs import integers, write_pack, write_wav
+from stages.core.packs import STEPS, Steps, rounded, write_pack, write_wav
 from stages.core.parameter_file import read_parameters
 from stages.core.parameters import Mix
 from stages.core.plan import Mixture, planned, recorded
@@ -107,23 +107,29 @@ def _taken(mixtures: Iterator[Mixture]) -> list[Mixture]:
 def _render(mixtures_dir: Path, sample_rate: int, pack: tuple[str, list[Mixture]]) -> list[dict[str, Any]]:
     """Renders and writes the mixtures of one pack; one row of the index for each."""
     name, mixtures = pack
-    waveforms = (rendered(mixture, sample_rate) for mixture in mixtures)
-    pairs = [(integers(noisy), integers(clean)) for noisy, clean in waveforms]
     folder = mixtures_dir / mixtures[0].split
-    starts = np.cumsum([0, *(mixture.n_samples for mixture in mixtures)])
-    rows = [_row(mixture, *pair) for mixture, pair in zip(mixtures, pairs, strict=True)]
-    pairs = [(clipped(noisy, mixture.clipping_db), clean) for mixture, (noisy, clean) in zip(mixtures, pairs, strict=True)]
+    rows: list[dict[str, Any]] = []
+    pairs = _pairs(mixtures, sample_rate, rows)
     if mixtures[0].split == "test":
         for mixture, (noisy, clean) in zip(mixtures, pairs, strict=True):
             write_wav(folder / "noisy" / f"{mixture.id}.wav", noisy, sample_rate)
             write_wav(folder / "clean" / f"{mixture.id}.wav", clean, sample_rate)
         return rows
     write_pack(folder / name, pairs, sample_rate)
+    starts = np.cumsum([0, *(mixture.n_samples for mixture in mixtures)])
     return [{"id": row["id"], "pack": name, "start": int(start), **row} for row, start in zip(rows, starts[:-1], strict=True)]
 
 
-def _row(mixture: Mixture, noisy: np.ndarray, clean: np.ndarray) -> dict[str, Any]:
-    achieved = 10 * math.log10(energy(clean) / energy(np.subtract(noisy, clean, dtype=np.int32)))
+def _pairs(mixtures: Iterable[Mixture], sample_rate: int, rows: list[dict[str, Any]]) -> Iterator[tuple[Steps, Steps]]:
+    """The mixtures one by one, since what was just computed is still in the processor's cache; their rows go into a list."""
+    for mixture in mixtures:
+        noisy, clean = (rounded(waveform) for waveform in rendered(mixture, sample_rate, STEPS))
+        rows.append(_row(mixture, noisy, clean))
+        yield clipped(noisy, mixture.clipping_db), clean
+
+
+def _row(mixture: Mixture, noisy: Steps, clean: Steps) -> dict[str, Any]:
+    achieved = 10 * math.log10(energy(clean) / energy(noisy - clean))
     if abs(achieved - mixture.snr_db) > SNR_TOLERANCE_DB:
         raise MixError(
             f"{mixture.id}: asked for an SNR of {mixture.snr_db:.3f} dB, 16-bit samples hold {achieved:.3f} dB; "

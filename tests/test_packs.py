@@ -1,4 +1,5 @@
 from pathlib import Path
+from random import Random
 
 import numpy as np
 import pytest
@@ -8,16 +9,12 @@ from hypothesis import strategies as st
 from specimens import RATE, hiss, law, voiced
 
 from stages.core.audio import AudioError
-from stages.core.packs import STEPS, integers, read_pack, write_pack, write_wav
+from stages.core.packs import STEPS, read_pack, rounded, write_pack, write_wav
 
 N_SAMPLES = 700
-PAIRS = [(integers(hiss(N_SAMPLES, place)), integers(voiced(N_SAMPLES, pitch=100.0 + place))) for place in range(3)]
-
-
-def rounded(waveform: np.ndarray) -> np.ndarray:
-    """What a file gives back."""
-    whole = waveform if waveform.dtype == np.int16 else integers(waveform)
-    return whole.astype(np.float32) / np.float32(STEPS)
+PAIRS = [
+    (rounded(STEPS * hiss(N_SAMPLES, place)), rounded(STEPS * voiced(N_SAMPLES, pitch=100.0 + place))) for place in range(3)
+]
 
 
 def test_equal_pairs_give_equal_bytes(tmp_path: Path) -> None:
@@ -34,8 +31,8 @@ def test_every_pair_reads_back_rounded_and_nothing_else(tmp_path: Path) -> None:
     start = 0
     for mixture, speech in PAIRS:
         found = read_pack(tmp_path / "pack.wav", start, len(mixture))
-        np.testing.assert_array_equal(found[0], rounded(mixture))
-        np.testing.assert_array_equal(found[1], rounded(speech))
+        np.testing.assert_array_equal(found[0], mixture / STEPS)
+        np.testing.assert_array_equal(found[1], speech / STEPS)
         start += len(mixture)
     info = soundfile.info(tmp_path / "pack.wav")
     assert (info.frames, info.channels, info.subtype, info.samplerate) == (start, 2, "PCM_16", RATE)
@@ -43,26 +40,23 @@ def test_every_pair_reads_back_rounded_and_nothing_else(tmp_path: Path) -> None:
 
 def test_a_single_waveform_reads_back_rounded(tmp_path: Path) -> None:
     write_wav(tmp_path / "one.wav", PAIRS[2][1], RATE)
-    np.testing.assert_array_equal(soundfile.read(tmp_path / "one.wav", dtype="float32")[0], rounded(PAIRS[2][1]))
+    np.testing.assert_array_equal(soundfile.read(tmp_path / "one.wav", dtype="float32")[0], PAIRS[2][1] / STEPS)
 
 
 @law
-@given(values=st.lists(st.floats(-1.5, 1.5, width=32), min_size=1, max_size=50))
-def test_rounding_is_to_the_nearest_step_within_full_scale(values: list[float]) -> None:
-    waveform = np.array(values, np.float32)
-    found = rounded(waveform)
-    assert found.min() >= -1
-    assert found.max() <= 32767 / 32768
-    inside = np.abs(waveform) < 0.9999
-    assert (np.abs(found - waveform)[inside] <= 0.5 / 32768 + 1e-9).all()
-    np.testing.assert_array_equal(rounded(found), found)
-    np.testing.assert_array_equal(found * 32768, np.round(found * 32768))
-
-
-def test_values_beyond_full_scale_do_not_wrap(tmp_path: Path) -> None:
-    loud = np.array([1.5, -1.5, 1.0, -1.0], np.float32)
-    write_pack(tmp_path / "pack.wav", [(integers(loud), integers(loud))], RATE)
-    np.testing.assert_allclose(read_pack(tmp_path / "pack.wav", 0, 4)[0], [1, -1, 1, -1], atol=4e-5)
+@given(values=st.lists(st.floats(-32767, 32767, width=32), min_size=1, max_size=50), others=st.randoms())
+def test_numbers_of_either_sign_are_rounded_and_stored_side_by_side(
+    tmp_path_factory: pytest.TempPathFactory, values: list[float], others: Random
+) -> None:
+    left = np.array(values, np.float32)
+    right = np.array(others.sample(values, len(values)), np.float32)
+    whole = rounded(left.copy()), rounded(right.copy())
+    for before, after in zip((left, right), whole, strict=True):
+        assert (np.abs(after - before) <= 0.5).all()
+        np.testing.assert_array_equal(after, np.round(after))
+    path = tmp_path_factory.mktemp("packs") / "pack.wav"
+    write_pack(path, [whole], RATE)
+    np.testing.assert_array_equal(read_pack(path, 0, len(left)) * STEPS, np.stack(whole))
 
 
 def test_reading_beyond_the_end_names_the_pack(tmp_path: Path) -> None:

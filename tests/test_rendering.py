@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from scipy import signal
 from specimens import RATE, few, hiss, law, level_db, mix, recording, snr_db, stored, voiced
 
+from stages.core.bundles import BundleWriter
 from stages.core.manifest import SPLITS
 from stages.core.plan import Mixture, Reverberation, Segment, planned
 from stages.core.rendering import RenderingError, clipped, rendered
@@ -215,6 +216,32 @@ def test_only_the_first_channel_counts(tmp_path: Path) -> None:
     mono = rendered(mixture(tmp_path), RATE)
     stored(tmp_path / f"noise-{RATE}.wav", np.stack([noise, hiss(len(speech), 9)], axis=1))
     np.testing.assert_array_equal(rendered(mixture(tmp_path), RATE)[0], mono[0])
+
+
+def test_the_full_scale_that_is_asked_for_is_all_that_changes(folder: Path) -> None:
+    row = mixture(folder, noise_rates=(RATE, 48000), level_dbfs=-3.0)
+    for steps, shares in zip(rendered(row, RATE, 32768), rendered(row, RATE), strict=True):
+        np.testing.assert_allclose(steps / 32768, shares, rtol=1e-6, atol=1e-9)
+
+
+@pytest.mark.parametrize("broken", [np.nan, np.inf])
+def test_a_recording_in_a_bundle_that_holds_no_numbers_is_named(folder: Path, broken: float) -> None:
+    waveform = hiss(round(0.9 * RATE), 1)
+    waveform[3000] = broken
+    path = stored(folder / "broken.wav", waveform, subtype="FLOAT")
+    with BundleWriter(folder, "bundle") as bundle:
+        name, offset = bundle.add("broken.wav", path.read_bytes())
+    row = replace(segment(path), path=str(folder / name), within=(offset, path.stat().st_size))
+    with pytest.raises(RenderingError, match=r"bundle-00000\.tar, byte \d+: holds samples that are NaN or infinite"):
+        rendered(mixture(folder, noises=(row,)), RATE)
+
+
+def test_a_noise_of_which_nothing_is_left_is_told(folder: Path) -> None:
+    late = np.zeros(round(0.9 * RATE), np.float32)
+    late[4000] = 0.5
+    row = mixture(folder, noises=(segment(stored(folder / "late.wav", late)),), n_samples=2000)
+    with pytest.raises(RenderingError, match="train-000000: nothing is left of its speech or its noise"):
+        rendered(row, RATE)
 
 
 def test_a_silent_recording_is_named(folder: Path) -> None:

@@ -9,7 +9,7 @@ import os
 import tarfile
 from pathlib import Path
 from types import TracebackType
-from typing import BinaryIO, Self
+from typing import Self
 
 import numpy as np
 import soundfile
@@ -78,10 +78,13 @@ def read_clip(
     """
     if within is None:
         return read_audio(path, start=start, n_samples=n_samples)
-    with path.open("rb", buffering=0) as file:
+    handle = os.open(path, os.O_RDONLY)  # an eighth of the time of open()
+    try:
         # Read ahead, because FLAC and OGG are decoded in small steps, each of which would be a call into Python.
-        stretch = io.BufferedReader(_Stretch(file, *within), _AHEAD)
+        stretch = io.BufferedReader(_Stretch(handle, *within), _AHEAD)
         return decoded(stretch, f"{path}, byte {within[0]}", start=start, n_samples=n_samples, check=check)
+    finally:
+        os.close(handle)
 
 
 def clip_bytes(path: Path, within: tuple[int, int]) -> bytes:
@@ -126,8 +129,8 @@ def decoded(
 class _Stretch(io.RawIOBase):
     """The bytes of an open file from `offset`, `size` of them, as a file of their own."""
 
-    def __init__(self, file: BinaryIO | io.FileIO, offset: int, size: int) -> None:
-        self._handle, self._offset, self._size, self._place = file.fileno(), offset, size, 0
+    def __init__(self, handle: int, offset: int, size: int) -> None:
+        self._handle, self._offset, self._size, self._place = handle, offset, size, 0
 
     def readable(self) -> bool:
         return True

@@ -15,37 +15,45 @@ from stages.core.audio import read_audio
 from stages.core.files import written
 
 Waveform = Float32[np.ndarray, "samples"]
-Integers = Int16[np.ndarray, "samples"]
+# Whole numbers below STEPS, as floats.
+Steps = Float32[np.ndarray, "samples"]
 # Full scale in steps of 16-bit PCM, which reads back as these numbers divided by it.
 STEPS = 32768
 
 
-def integers(waveform: Waveform) -> Integers:
-    """The waveform in the whole numbers of a 16-bit file, clipped at full scale."""
-    # Rounding is done here because libsndfile's own differs between builds in the last bit.
-    steps = waveform * np.float32(STEPS)
-    np.rint(steps, out=steps)
-    np.clip(steps, -STEPS, STEPS - 1, out=steps)
-    return steps.astype(np.int16)
+def rounded(waveform: Waveform) -> Steps:
+    """A waveform whose full scale is STEPS in whole numbers, in place."""
+    # Done here because libsndfile's own rounding differs between builds in the last bit.
+    np.rint(waveform, out=waveform)
+    return waveform
 
 
-def write_pack(path: Path, pairs: Iterable[tuple[Integers, Integers]], sample_rate: int) -> None:
-    """Writes (mixture, speech) pairs of `integers`, one after another, atomically to the WAV file `path`."""
+def write_pack(path: Path, pairs: Iterable[tuple[Steps, Steps]], sample_rate: int) -> None:
+    """Writes (mixture, speech) pairs, one after another, atomically to the WAV file `path`."""
     with (
         written(path) as temporary,
         soundfile.SoundFile(temporary, "w", sample_rate, 2, "PCM_16", format="WAV") as file,
     ):
         for mixture, speech in pairs:
-            file.write(np.stack([mixture, speech], axis=1))
+            file.write(_interleaved(mixture, speech))
 
 
-def write_wav(path: Path, waveform: Integers, sample_rate: int) -> None:
-    """Writes the `integers` of one waveform atomically as a 16-bit WAV file."""
+def write_wav(path: Path, waveform: Steps, sample_rate: int) -> None:
+    """Writes one waveform atomically as a 16-bit WAV file."""
     with written(path) as temporary:
-        soundfile.write(temporary, waveform, sample_rate, "PCM_16", format="WAV")
+        soundfile.write(temporary, waveform.astype(np.int16), sample_rate, "PCM_16", format="WAV")
 
 
-def read_pack(path: Path, start: int, n_samples: int) -> tuple[Waveform, Waveform]:
+def _interleaved(left: Steps, right: Steps) -> Int16[np.ndarray, "samples 2"]:
+    """Two channels side by side; each pair is made as one number of 32 bits, three times as fast as copying every other one."""
+    both, low = right.astype("<i4"), left.astype("<i4")
+    both <<= 16
+    low &= 0xFFFF
+    both |= low
+    return both.view("<i2").reshape(-1, 2)
+
+
+def read_pack(path: Path, start: int, n_samples: int) -> Float32[np.ndarray, "2 samples"]:
     """The mixture and the speech at `start` (samples) of a pack; AudioError when the file is shorter."""
     both, _ = read_audio(path, start=start, n_samples=n_samples)
-    return np.ascontiguousarray(both[:, 0]), np.ascontiguousarray(both[:, 1])
+    return np.ascontiguousarray(both.T)

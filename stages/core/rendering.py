@@ -1,13 +1,14 @@
 """From one row of the plan to waveforms: the mixture and the speech in it."""
 
-from functools import cached_property
+import math
+from functools import cached_property, lru_cache
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float32
 from scipy import signal
 
-from stages.core.audio import AudioError, level_dbfs, resampled
+from stages.core.audio import AudioError, energy, resampled
 from stages.core.bundles import read_clip
 from stages.core.errors import DenoisingError
 from stages.core.plan import Mixture, Reverberation, Segment
@@ -15,8 +16,14 @@ from stages.core.plan import Mixture, Reverberation, Segment
 Waveform = Float32[np.ndarray, "samples"]
 # Peaks stay below this; the rest of full scale is left to resampling and to lossy encoders.
 _PEAK = 0.98
-# A stretch below this level is a pause: an SNR against it would blow rounding noise up to the level of speech.
-_PAUSE_DBFS = -80.0
+# Speech and noise that cancel each other; their peaks then decide.
+_NO_POWER = 1e-30
+# A stretch below this power, -80 dBFS, is a pause: an SNR against it would blow rounding noise up to the level of speech.
+_PAUSE = 1e-8
+# Whole recordings that are not above -100 dBFS hold nothing.
+_SILENCE = 1e-10
+# Mixtures name few files again and again, and to take a name apart is slow.
+_path = lru_cache(maxsize=1024)(Path)
 
 
 class RenderingError(DenoisingError):
@@ -24,19 +31,28 @@ class RenderingError(DenoisingError):
 
 
 class Sound:
-    """A waveform and, once it is asked for, its level, which takes as long to find as a good part of decoding."""
+    """A waveform and, once it is asked for, its energy, which takes as long to find as a good part of decoding."""
 
     def __init__(self, waveform: Waveform) -> None:
         self.waveform = waveform
 
     @cached_property
-    def level_dbfs(self) -> float:
-        """The level of the waveform."""
-        return level_dbfs(self.waveform)
+    def energy(self) -> float:
+        """The sum of the squares of all samples."""
+        return energy(self.waveform)
+
+    @cached_property
+    def peak(self) -> float:
+        """The largest absolute value of a sample."""
+        return max(float(self.waveform.max()), -float(self.waveform.min()))
+
+    def is_above(self, power: float) -> bool:
+        """Whether the mean of the squares is higher, and a number."""
+        return power < self.energy / max(1, self.waveform.size) < math.inf
 
 
-def rendered(mixture: Mixture, sample_rate: int) -> tuple[Waveform, Waveform]:
-    """The mixture and its speech, (samples,) each at `sample_rate` Hz, both with the same gain.
+def rendered(mixture: Mixture, sample_rate: int, full_scale: float = 1.0) -> tuple[Waveform, Waveform]:
+    """The mixture and its speech, (samples,) each at `sample_rate` Hz, both with the same gain; peaks are below `full_scale`.
 
     The noise is scaled so that 10·log10(Σ speech² / Σ noise²) over the whole mixture is exactly `mixture.snr_db`. The
     level of the mixture is `mixture.level_dbfs` unless that would clip: then both are lower by the same gain.
@@ -44,21 +60,13 @@ def rendered(mixture: Mixture, sample_rate: int) -> tuple[Waveform, Waveform]:
     """
     parts = [_segment(part, sample_rate, mixture.speed) for part in mixture.speech]
     joined = Sound(np.concatenate([part.waveform for part in parts])) if len(parts) > 1 else parts[0]
-    voice = _fitted(joined, mixture.n_samples)
-    noise, *others = (_noise(segment, mixture.n_samples, sample_rate) for segment in mixture.noises)
-    for other in others:
-        noise += other
-    speech = voice.waveform
+    speech = _fitted(joined, mixture.n_samples)
+    noise = _noise(mixture, sample_rate)
     if mixture.reverberation:
-        speech = _reverberated(speech, mixture.reverberation, sample_rate)
+        speech = Sound(_reverberated(speech.waveform, mixture.reverberation, sample_rate))
     if mixture.low_pass_hz and mixture.low_pass_hz < sample_rate / 2:
-        speech, noise = (_low_passed(part, mixture.low_pass_hz, sample_rate) for part in (speech, noise))
-    level = voice.level_dbfs if speech is voice.waveform else level_dbfs(speech)
-    noise *= np.float32(10 ** ((level - level_dbfs(noise) - mixture.snr_db) / 20))
-    noisy = speech + noise
-    peak = max(float(end) for part in (noisy, speech) for end in (part.max(), -part.min()))
-    gain = np.float32(min(10 ** ((mixture.level_dbfs - level_dbfs(noisy)) / 20), _PEAK / peak))
-    return noisy * gain, speech * gain
+        speech, noise = (Sound(_low_passed(part.waveform, mixture.low_pass_hz, sample_rate)) for part in (speech, noise))
+    return _mixed(speech, noise, mixture, full_scale)
 
 
 def clipped(noisy: np.ndarray, excess_db: float) -> np.ndarray:
@@ -69,10 +77,41 @@ def clipped(noisy: np.ndarray, excess_db: float) -> np.ndarray:
     return noisy.clip(-highest, highest)
 
 
-def _noise(segment: Segment, n_samples: int, sample_rate: int) -> Waveform:
-    """A noise at the level of its gain."""
-    sound = _fitted(_segment(segment, sample_rate), n_samples)
-    return sound.waveform * np.float32(10 ** ((segment.gain_db - sound.level_dbfs) / 20))
+def _noise(mixture: Mixture, sample_rate: int) -> Sound:
+    """All noises of a mixture, which stand to each other as their gains, at the level that the first has in its file."""
+    sounds = [_fitted(_segment(segment, sample_rate), mixture.n_samples) for segment in mixture.noises]
+    if len(sounds) == 1:
+        return sounds[0]
+    parts = zip(sounds, mixture.noises, strict=True)
+    shares = [10 ** (segment.gain_db / 20) / math.sqrt(sound.energy) for sound, segment in parts]
+    total = sounds[0].waveform
+    for sound, share in zip(sounds[1:], shares[1:], strict=True):
+        sound.waveform *= np.float32(share / shares[0])
+        total += sound.waveform
+    return Sound(total)
+
+
+def _mixed(speech: Sound, noise: Sound, mixture: Mixture, full_scale: float) -> tuple[Waveform, Waveform]:
+    """The sum of both at the SNR and the level that are asked for, and the speech in it; their waveforms are used up.
+
+    The gain of the sum is known before the sum is, so that each sample is touched once.
+    """
+    if not (speech.energy and noise.energy):
+        raise RenderingError(
+            f"{mixture.id}: nothing is left of its speech or its noise; set another mix.seed, or mix.low_pass."
+        )
+    share = math.sqrt(speech.energy / noise.energy) * 10 ** (-mixture.snr_db / 20)
+    both = 2 * share * float(np.dot(speech.waveform, noise.waveform))
+    power = (speech.energy + both + share**2 * noise.energy) / mixture.n_samples
+    gain = 10 ** (mixture.level_dbfs / 20) / math.sqrt(max(power, _NO_POWER))
+    if gain * (speech.peak + share * noise.peak) > _PEAK:
+        # Perhaps too loud: the peaks need not meet.
+        noisy = Sound(speech.waveform + noise.waveform * np.float32(share))
+        gain = min(gain, _PEAK / max(noisy.peak, speech.peak))
+    speech.waveform *= np.float32(full_scale * gain)
+    noise.waveform *= np.float32(full_scale * gain * share)
+    noise.waveform += speech.waveform
+    return noise.waveform, speech.waveform
 
 
 def _segment(segment: Segment, sample_rate: int, speed: float = 1.0) -> Sound:
@@ -82,20 +121,20 @@ def _segment(segment: Segment, sample_rate: int, speed: float = 1.0) -> Sound:
     """
     first, length = segment.whole
     if segment.start + segment.n_samples <= length:
-        sound = Sound(_first_channel(segment, first + segment.start, segment.n_samples))
-        if sound.level_dbfs > _PAUSE_DBFS:
+        sound = Sound(_first_channel(segment, first + segment.start, segment.n_samples, check=False))
+        if sound.is_above(_PAUSE):
             return _at(sample_rate, sound, segment.sample_rate * speed)
     whole = _first_channel(segment, first, length)
     places = (segment.start + np.arange(segment.n_samples)) % length
-    waveform = whole[places]
-    if level_dbfs(waveform) <= _PAUSE_DBFS:
+    sound = Sound(whole[places])
+    if not sound.is_above(_PAUSE):
         loudest = int(np.argmax(np.abs(whole)))
-        waveform = whole[(places - segment.start + loudest - segment.n_samples // 2) % length]
-    if level_dbfs(waveform) <= _PAUSE_DBFS - 20:
+        sound = Sound(whole[(places - segment.start + loudest - segment.n_samples // 2) % length])
+    if not sound.is_above(_SILENCE):
         raise RenderingError(
             f"{segment.path}: {segment.id} is silent and cannot be mixed at an SNR; remove it from its corpus."
         )
-    return _at(sample_rate, Sound(waveform), segment.sample_rate * speed)
+    return _at(sample_rate, sound, segment.sample_rate * speed)
 
 
 def _at(sample_rate: int, sound: Sound, played_rate: float) -> Sound:
@@ -104,9 +143,9 @@ def _at(sample_rate: int, sound: Sound, played_rate: float) -> Sound:
     return Sound(resampled(sound.waveform, played_rate, sample_rate))
 
 
-def _first_channel(segment: Segment, start: int, n_samples: int) -> Waveform:
+def _first_channel(segment: Segment, start: int, n_samples: int, check: bool = True) -> Waveform:
     try:
-        waveform, sample_rate = read_clip(Path(segment.path), segment.within, start=start, n_samples=n_samples)
+        waveform, sample_rate = read_clip(_path(segment.path), segment.within, start=start, n_samples=n_samples, check=check)
     except AudioError as error:
         raise RenderingError(f"{segment.id}: {error}") from None
     if sample_rate != segment.sample_rate:
