@@ -2,13 +2,14 @@
 
 Reads: data/mixtures/train/ and data/mixtures/valid/.
 Writes: data/shards/train/ and data/shards/valid/ (shard-NNNNN.npy and index.csv); metrics/shard.json with the error that
-half-precision numbers cost.
+half-precision numbers cost, measured on the first mixture of each shard.
 Params: shard, stft, audio.
 """
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ from stages.core.spectra import spectrogram
 MIXTURES_DIR = Path("data/mixtures")
 SHARDS_DIR = Path("data/shards")
 METRICS = Path("metrics/shard.json")
+Errors = tuple[float, float]
 # Frames this far below the loudest of their mixture count as quiet.
 QUIET_DB = 40.0
 
@@ -41,6 +43,39 @@ class Job:
     rows: list[dict[str, Any]]
 
 
+class Summary:
+    """Metrics of all shards, gathered while they pass."""
+
+    def __init__(self) -> None:
+        self._n_shards = self._n_mixtures = self._n_frames = 0
+        self._errors: list[Errors] = []
+
+    def counted(self, shards: Iterable[tuple[list[Entry], Errors]]) -> Iterator[list[Entry]]:
+        """The entries of each shard as they come."""
+        for entries, errors in shards:
+            self._n_shards += 1
+            self._n_mixtures += len(entries)
+            self._n_frames += sum(entry.n_frames for entry in entries)
+            self._errors.append(errors)
+            yield entries
+
+    def metrics(self, frames_per_second: float) -> dict[str, Any]:
+        """Numbers of mixtures and shards, hours, and what half precision costs."""
+        ratios, worst = np.array(self._errors).T
+        quiet = worst[np.isfinite(worst)]
+        return {
+            "n_mixtures": self._n_mixtures,
+            "n_shards": self._n_shards,
+            "hours": round(self._n_frames / frames_per_second / 3600, 4),
+            "storage_snr_db": {
+                "n_mixtures": len(ratios),
+                "mean": round(float(ratios.mean()), 2),
+                "lowest": round(float(ratios.min()), 2),
+                "lowest_in_quiet_frames": round(float(quiet.min()), 2) if len(quiet) else None,
+            },
+        }
+
+
 def run(
     settings: Shard, stft: Stft, sample_rate: int, mixtures_dir: Path, shards_dir: Path, metrics: Path, n_jobs: int
 ) -> None:
@@ -52,8 +87,7 @@ def run(
     for index in (mixtures_dir / split / "index.csv" for split in ("train", "valid")):
         if not index.is_file():
             raise ShardError(f"{index} is missing: run 'dvc repro mix' first.")
-    n_all = 0
-    errors: list[np.ndarray] = []
+    summary = Summary()
     for split in ("train", "valid"):
         source, target = mixtures_dir / split, fresh_folder(shards_dir / split)
         with (source / "index.csv").open(encoding="utf-8") as file:
@@ -61,9 +95,8 @@ def run(
         jobs = _jobs(source, target, settings)
         # Each shard is written and entered in the index before the next but few are looked at.
         results = streamed(partial(_write, stft), jobs, n_items=n_shards, n_jobs=n_jobs, description=f"sharding {split}")
-        write_index(target, _entered(results, errors))
-        n_all += n_shards
-    write_json(metrics, _metrics(np.concatenate(errors), n_all, sample_rate / stft.hop_length))
+        write_index(target, chain.from_iterable(summary.counted(results)))
+    write_json(metrics, summary.metrics(sample_rate / stft.hop_length))
 
 
 def _jobs(source: Path, target: Path, settings: Shard) -> Iterator[Job]:
@@ -72,39 +105,28 @@ def _jobs(source: Path, target: Path, settings: Shard) -> Iterator[Job]:
             yield Job(source, target / f"shard-{number:05d}.npy", table.to_dict(orient="records"))
 
 
-def _entered(results: Iterable[tuple[list[Entry], np.ndarray]], errors: list[np.ndarray]) -> Iterator[Entry]:
-    """The entries of all shards as they come; their errors are put into a list."""
-    for entries, found in results:
-        errors.append(found)
-        yield from entries
-
-
-def _write(stft: Stft, job: Job) -> tuple[list[Entry], np.ndarray]:
-    """Writes one shard; the entries of its mixtures, and a row of errors for each."""
-    items, errors = [], []
+def _write(stft: Stft, job: Job) -> tuple[list[Entry], Errors]:
+    """Writes one shard; the entries of its mixtures, and the errors of the first."""
+    items: list[tuple[str, np.ndarray, float]] = []
     for row in job.rows:
-        mixture, speech = _spectra(row, job.source, stft)
+        waveforms = read_pack(job.source / row["pack"], row["start"], row["n_samples"])
+        mixture, speech = spectrogram(torch.from_numpy(waveforms), stft).numpy()
         numbers, scale = packed(mixture, speech)
+        if not items:
+            errors = _errors(speech, numbers[:, 1:], scale)
         items.append((str(row["id"]), numbers, scale))
-        errors.append(_errors(speech, numbers[:, 1:], scale))
-    return write_shard(job.target, items), np.array(errors)
+    return write_shard(job.target, items), errors
 
 
-def _spectra(row: dict[str, Any], source: Path, stft: Stft) -> tuple[Spectrum, Spectrum]:
-    waveforms = np.stack(read_pack(source / row["pack"], row["start"], row["n_samples"]))
-    mixture, speech = spectrogram(torch.from_numpy(waveforms), stft).numpy()
-    return mixture, speech
-
-
-def _errors(speech: Spectrum, numbers: np.ndarray, scale: float) -> tuple[float, float, float]:
-    """Signal-to-error ratios (dB) of the stored speech: over all frames, and the worst of the quiet ones; and the frames."""
+def _errors(speech: Spectrum, numbers: np.ndarray, scale: float) -> Errors:
+    """Signal-to-error ratios (dB) of the stored speech: over all frames, and the worst of the quiet ones."""
     power = _power(speech)
     error = _power(unpacked(numbers, scale)[:, 0] - speech)
     heard = power > 0
     quiet = heard & (power < power.max() * 10 ** (-QUIET_DB / 10))
     ratio = 10 * np.log10(power[heard].sum() / max(error.sum(), 1e-300))
     worst = 10 * np.log10(np.min(power[quiet] / np.maximum(error[quiet], 1e-300))) if quiet.any() else np.inf
-    return float(ratio), float(worst), float(len(speech))
+    return float(ratio), float(worst)
 
 
 def _power(spectrum: Spectrum) -> Float64[np.ndarray, "frames"]:
@@ -112,21 +134,6 @@ def _power(spectrum: Spectrum) -> Float64[np.ndarray, "frames"]:
     numbers = np.ascontiguousarray(spectrum).view(np.float32)
     power: np.ndarray = np.einsum("fn,fn->f", numbers, numbers)
     return power.astype(np.float64)
-
-
-def _metrics(errors: Float64[np.ndarray, "mixtures 3"], n_shards: int, frames_per_second: float) -> dict[str, Any]:
-    ratios, worst, frames = errors.T
-    quiet = worst[np.isfinite(worst)]
-    return {
-        "n_mixtures": len(errors),
-        "n_shards": n_shards,
-        "hours": round(float(frames.sum()) / frames_per_second / 3600, 4),
-        "storage_snr_db": {
-            "mean": round(float(ratios.mean()), 2),
-            "lowest": round(float(ratios.min()), 2),
-            "lowest_in_quiet_frames": round(float(quiet.min()), 2) if len(quiet) else None,
-        },
-    }
 
 
 def main() -> None:
