@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from stages.core.audio import energy
+from stages.core.bundles import announce
 from stages.core.errors import DenoisingError
 from stages.core.files import fresh_folder, write_json, write_table, written
 from stages.core.manifest import SPLITS, read_manifest
@@ -122,6 +123,8 @@ def _render(mixtures_dir: Path, sample_rate: int, pack: tuple[str, list[Mixture]
 
 def _pairs(mixtures: Iterable[Mixture], sample_rate: int, rows: list[dict[str, Any]]) -> Iterator[tuple[Steps, Steps]]:
     """The mixtures one by one, since what was just computed is still in the processor's cache; their rows go into a list."""
+    for segment in chain.from_iterable((*mixture.speech, *mixture.noises) for mixture in mixtures):
+        announce(Path(segment.path), segment.within)
     for mixture in mixtures:
         noisy, clean = (rounded(waveform) for waveform in rendered(mixture, sample_rate, STEPS))
         rows.append(_row(mixture, noisy, clean))

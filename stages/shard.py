@@ -9,13 +9,13 @@ Params: shard, stft, audio.
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
-from itertools import chain
+from itertools import chain, groupby
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-import torch
 from jaxtyping import Float64
 
 from stages.core.files import fresh_folder, write_json
@@ -24,12 +24,11 @@ from stages.core.parameter_file import read_parameters
 from stages.core.parameters import Shard, Stft
 from stages.core.runtime import run_stage, streamed
 from stages.core.shards import Entry, ShardError, Spectrum, packed, unpacked, write_index, write_shard
-from stages.core.spectra import spectrogram
 
 MIXTURES_DIR = Path("data/mixtures")
 SHARDS_DIR = Path("data/shards")
 METRICS = Path("metrics/shard.json")
-Errors = tuple[float, float]
+SPLITS = ("train", "valid")
 # Frames this far below the loudest of their mixture count as quiet.
 QUIET_DB = 40.0
 
@@ -43,21 +42,30 @@ class Job:
     rows: list[dict[str, Any]]
 
 
+@dataclass(frozen=True, slots=True)
+class Written:
+    """A shard in `folder`: where its mixtures lie, and the errors of the first of them."""
+
+    folder: Path
+    entries: list[Entry]
+    errors: tuple[float, float]
+
+
 class Summary:
     """Metrics of all shards, gathered while they pass."""
 
     def __init__(self) -> None:
         self._n_shards = self._n_mixtures = self._n_frames = 0
-        self._errors: list[Errors] = []
+        self._errors: list[tuple[float, float]] = []
 
-    def counted(self, shards: Iterable[tuple[list[Entry], Errors]]) -> Iterator[list[Entry]]:
+    def counted(self, shards: Iterable[Written]) -> Iterator[list[Entry]]:
         """The entries of each shard as they come."""
-        for entries, errors in shards:
+        for shard in shards:
             self._n_shards += 1
-            self._n_mixtures += len(entries)
-            self._n_frames += sum(entry.n_frames for entry in entries)
-            self._errors.append(errors)
-            yield entries
+            self._n_mixtures += len(shard.entries)
+            self._n_frames += sum(entry.n_frames for entry in shard.entries)
+            self._errors.append(shard.errors)
+            yield shard.entries
 
     def metrics(self, frames_per_second: float) -> dict[str, Any]:
         """Numbers of mixtures and shards, hours, and what half precision costs."""
@@ -84,18 +92,22 @@ def run(
     Raises:
         ShardError: there are no mixtures yet.
     """
-    for index in (mixtures_dir / split / "index.csv" for split in ("train", "valid")):
+    for index in (mixtures_dir / split / "index.csv" for split in SPLITS):
         if not index.is_file():
             raise ShardError(f"{index} is missing: run 'dvc repro mix' first.")
-    summary = Summary()
-    for split in ("train", "valid"):
+    jobs, n_shards = [], 0
+    for split in SPLITS:
         source, target = mixtures_dir / split, fresh_folder(shards_dir / split)
         with (source / "index.csv").open(encoding="utf-8") as file:
-            n_shards = -(-(sum(1 for _ in file) - 1) // settings.n_mixtures)
-        jobs = _jobs(source, target, settings)
-        # Each shard is written and entered in the index before the next but few are looked at.
-        results = streamed(partial(_write, stft), jobs, n_items=n_shards, n_jobs=n_jobs, description=f"sharding {split}")
-        write_index(target, chain.from_iterable(summary.counted(results)))
+            n_shards += -(-(sum(1 for _ in file) - 1) // settings.n_mixtures)
+        jobs.append(_jobs(source, target, settings))
+    # Each shard is written and entered in the index before the next but few are looked at.
+    results = streamed(
+        partial(_write, stft), chain.from_iterable(jobs), n_items=n_shards, n_jobs=n_jobs, description="sharding"
+    )
+    summary = Summary()
+    for target, shards in groupby(results, key=attrgetter("folder")):
+        write_index(target, chain.from_iterable(summary.counted(shards)))
     write_json(metrics, summary.metrics(sample_rate / stft.hop_length))
 
 
@@ -105,8 +117,12 @@ def _jobs(source: Path, target: Path, settings: Shard) -> Iterator[Job]:
             yield Job(source, target / f"shard-{number:05d}.npy", table.to_dict(orient="records"))
 
 
-def _write(stft: Stft, job: Job) -> tuple[list[Entry], Errors]:
-    """Writes one shard; the entries of its mixtures, and the errors of the first."""
+def _write(stft: Stft, job: Job) -> Written:
+    # By the processes that work, not by the one that hands out the work and would keep them waiting for a second.
+    import torch
+
+    from stages.core.spectra import spectrogram
+
     items: list[tuple[str, np.ndarray, float]] = []
     for row in job.rows:
         waveforms = read_pack(job.source / row["pack"], row["start"], row["n_samples"])
@@ -115,10 +131,10 @@ def _write(stft: Stft, job: Job) -> tuple[list[Entry], Errors]:
         if not items:
             errors = _errors(speech, numbers[:, 1:], scale)
         items.append((str(row["id"]), numbers, scale))
-    return write_shard(job.target, items), errors
+    return Written(job.target.parent, write_shard(job.target, items), errors)
 
 
-def _errors(speech: Spectrum, numbers: np.ndarray, scale: float) -> Errors:
+def _errors(speech: Spectrum, numbers: np.ndarray, scale: float) -> tuple[float, float]:
     """Signal-to-error ratios (dB) of the stored speech: over all frames, and the worst of the quiet ones."""
     power = _power(speech)
     error = _power(unpacked(numbers, scale)[:, 0] - speech)

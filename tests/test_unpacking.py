@@ -20,7 +20,7 @@ from specimens import RATE, hiss
 
 from stages.core import bundles
 from stages.core.audio import AudioError
-from stages.core.bundles import BundleWriter, read_clip
+from stages.core.bundles import BundleWriter, announce, read_clip
 from stages.core.corpora import members as members_module
 from stages.core.corpora.members import UnpackingError, members
 from stages.core.corpora.unpacking import Unpacked, is_unpacked, unpack, unpacked
@@ -84,6 +84,24 @@ def test_a_part_of_a_file_in_a_bundle_is_that_part(tmp_path: Path, form: str) ->
             read_clip(tmp_path / bundle, within, start=29999, n_samples=2)
     with tarfile.open(tmp_path / "all-00000.tar") as made:
         assert [made.extractfile(info).read() for info in made] == [file.getvalue()] * 3  # type: ignore[union-attr]
+
+
+def test_small_files_in_a_bundle_are_announced_and_long_recordings_are_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+    monkeypatch.setattr(os, "posix_fadvise", lambda _, *place: asked.append(place), raising=False)
+    monkeypatch.setattr(os, "POSIX_FADV_WILLNEED", 3, raising=False)
+    with BundleWriter(tmp_path, "clips") as bundle:
+        places = [bundle.add("a.flac", GOOD), bundle.add("b.wav", bytes(4 * 10**6))]
+    opened = len(os.listdir("/proc/self/fd")) if Path("/proc/self/fd").is_dir() else 0
+    for (name, offset), size in zip(places, (len(GOOD), 4 * 10**6), strict=True):
+        announce(tmp_path / name, (offset, size))
+    announce(tmp_path / "a file of its own.wav", None)
+    assert asked == [(places[0][1], len(GOOD), 3)]
+    assert not opened or len(os.listdir("/proc/self/fd")) == opened
+    monkeypatch.delattr(os, "posix_fadvise")
+    announce(tmp_path / places[0][0], (places[0][1], len(GOOD)))
 
 
 def test_bundles_are_few_and_their_bytes_depend_on_nothing_else(tmp_path: Path) -> None:

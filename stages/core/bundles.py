@@ -23,6 +23,7 @@ Within = tuple[int, int] | None
 # Few large files, but no more in one than a broken copy may cost.
 BUNDLE_BYTES = 256 * 10**6
 _AHEAD = 1 << 16
+_ANNOUNCED = 1 << 21
 
 
 class BundleWriter:
@@ -83,6 +84,18 @@ def read_clip(
         # Read ahead, because FLAC and OGG are decoded in small steps, each of which would be a call into Python.
         stretch = io.BufferedReader(_Stretch(handle, *within), _AHEAD)
         return decoded(stretch, f"{path}, byte {within[0]}", start=start, n_samples=n_samples, check=check)
+    finally:
+        os.close(handle)
+
+
+def announce(path: Path, within: Within) -> None:
+    """Has the system read a sound file in a bundle from the disk, where it is not in memory yet, while others are decoded."""
+    # Larger ones are long recordings, of which a small part is wanted and which soon are in memory.
+    if within is None or within[1] > _ANNOUNCED or not hasattr(os, "posix_fadvise"):
+        return
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.posix_fadvise(handle, *within, os.POSIX_FADV_WILLNEED)
     finally:
         os.close(handle)
 

@@ -21,6 +21,13 @@ Steps = Float32[np.ndarray, "samples"]
 STEPS = 32768
 
 
+class _BulkFile(soundfile.SoundFile):  # type: ignore[misc]
+    """A sound file that is one of many and is made again if need be: it is closed without waiting for the disk."""
+
+    def flush(self) -> None:
+        """Nothing."""
+
+
 def rounded(waveform: Waveform) -> Steps:
     """A waveform whose full scale is STEPS in whole numbers, in place."""
     # Done here because libsndfile's own rounding differs between builds in the last bit.
@@ -32,7 +39,7 @@ def write_pack(path: Path, pairs: Iterable[tuple[Steps, Steps]], sample_rate: in
     """Writes (mixture, speech) pairs, one after another, atomically to the WAV file `path`."""
     with (
         written(path) as temporary,
-        soundfile.SoundFile(temporary, "w", sample_rate, 2, "PCM_16", format="WAV") as file,
+        _BulkFile(temporary, "w", sample_rate, 2, "PCM_16", format="WAV") as file,
     ):
         for mixture, speech in pairs:
             file.write(_interleaved(mixture, speech))

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float32
-from scipy import signal
 
 from stages.core.audio import AudioError, energy, resampled
 from stages.core.bundles import read_clip
@@ -164,12 +163,16 @@ def _fitted(sound: Sound, n_samples: int) -> Sound:
 
 
 def _low_passed(waveform: Waveform, cutoff_hz: float, sample_rate: int) -> Waveform:
+    from scipy import signal  # half the time that mixing takes to start; most mixtures do without
+
     sections = signal.butter(8, cutoff_hz, fs=sample_rate, output="sos")
     return np.asarray(signal.sosfilt(sections, waveform), dtype=np.float32)
 
 
 def _reverberated(waveform: Waveform, room: Reverberation, sample_rate: int) -> Waveform:
     """The waveform in a recorded room, or in a synthetic one: a direct path and decaying noise 3 ms behind (Polack 1988)."""
+    from scipy import signal
+
     response = _recorded_response(room.response, sample_rate) if room.response else _synthetic_response(room, sample_rate)
     return np.asarray(signal.oaconvolve(waveform, response)[: len(waveform)], dtype=np.float32)
 

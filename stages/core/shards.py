@@ -13,7 +13,6 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import torch
 from jaxtyping import Complex64, Float16
 
 from stages.core.errors import DenoisingError
@@ -46,7 +45,10 @@ class Entry:
 
 def packed(mixture: Spectrum, speech: Spectrum) -> tuple[Float16[np.ndarray, "frames 2 bins 2"], float]:
     """Both spectrograms in the layout of a shard, and their scale."""
-    # By PyTorch, which has the processor convert: ten times as fast as NumPy, to the same bits.
+    # By PyTorch, which has the processor convert: ten times as fast as NumPy, to the same bits. Whoever hands out shards to
+    # write needs no PyTorch and does not wait for it.
+    import torch
+
     parts = [torch.view_as_real(torch.from_numpy(part)) for part in (mixture, speech)]
     largest = max(abs(float(end)) for part in parts for end in part.aminmax())
     scale = 2.0 ** math.floor(math.log2(_TOP / largest)) if largest > 0 else 1.0
@@ -60,6 +62,8 @@ def unpacked(
     numbers: Float16[np.ndarray, "*batch frames parts bins 2"], scale: float | np.ndarray
 ) -> Complex64[np.ndarray, "*batch frames parts bins"]:
     """The spectrograms, mixture and speech, from the layout of a shard; `scale` broadcasts over the batch."""
+    import torch
+
     single = torch.from_numpy(numbers).to(torch.float32).numpy()
     single /= np.asarray(scale, np.float32).reshape(*np.shape(scale), 1, 1, 1, 1)
     spectra: np.ndarray = single.view(np.complex64)[..., 0]
@@ -75,11 +79,14 @@ def write_shard(path: Path, items: Iterable[tuple[str, np.ndarray, float]]) -> l
         start += len(numbers)
     form = {"descr": "<f2", "fortran_order": False, "shape": (start, *blocks[0].shape[1:])}
     checksum = zlib.crc32(repr(form).encode())
-    with written(path) as temporary, temporary.open("wb") as file:
-        np.lib.format.write_array_header_1_0(file, form)
-        for block in blocks:
-            file.write(block.data)
-            checksum = zlib.crc32(block.data, checksum)
+    with written(path) as temporary:
+        # A file that is emptied goes to the disk when it is closed, on ext4, and the work would wait for it.
+        temporary.unlink()
+        with temporary.open("xb") as file:
+            np.lib.format.write_array_header_1_0(file, form)
+            for block in blocks:
+                file.write(block.data)
+                checksum = zlib.crc32(block.data, checksum)
     return [replace(entry, content=f"{checksum:08x}") for entry in entries]
 
 

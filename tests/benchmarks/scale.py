@@ -2,8 +2,8 @@
 
 28,539 utterances are the 100 hours of train-clean-100; the default is a tenth, which takes minutes. Speech is repeated from
 DENOISE_TEST_AUDIO where that is set, else by eSpeak NG. Prints for download, mix and shard: time, hours of audio per minute,
-in all and per core that was kept busy, how busy the cores were, and the highest memory of all processes together; beside mix
-the same with a plain loop in one process; then files, and DVC without changes.
+in all and per core that was kept busy, how busy the cores were, in all and with the stage's own processes, and the highest
+memory of all processes together; beside mix the same with a plain loop in one process; then files, and DVC without changes.
 """
 
 import argparse
@@ -25,17 +25,21 @@ N_PLAIN = 3000  # enough to time
 
 
 class Usage(NamedTuple):
-    """What a command used: seconds, seconds of processors, bytes of all processes together and of the first one."""
+    """What a command used: seconds, seconds of processors, bytes of all processes together and of the first one.
+
+    `busy_s` are the seconds of processors that were not idle, with what the system does for the command (writing to the disk).
+    """
 
     seconds: float
     cpu_s: float
+    busy_s: float
     peak: int
     parent_peak: int
 
 
 def used(command: list[str], folder: Path, archives: Path) -> Usage:
-    """Runs a command that must end well, and looks at the memory of its processes three times a second."""
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    """Runs a command that must end well, and looks at the memory of its processes once a second, which takes time itself."""
+    before, busy_before = resource.getrusage(resource.RUSAGE_CHILDREN), _busy_s()
     begun, peak, parent_peak = time.perf_counter(), 0, 0
     process = psutil.Popen(command, cwd=folder, env=surroundings(archives), stdout=subprocess.DEVNULL)
     while process.poll() is None:
@@ -48,20 +52,29 @@ def used(command: list[str], folder: Path, archives: Path) -> Usage:
             total += memory
             parent_peak = max(parent_peak, memory if part.pid == process.pid else 0)
         peak = max(peak, total)
-        time.sleep(0.3)
+        time.sleep(1)
     if process.returncode:
         raise SystemExit(f"{' '.join(command)} ended with {process.returncode}")
     seconds, after = time.perf_counter() - begun, resource.getrusage(resource.RUSAGE_CHILDREN)
-    return Usage(seconds, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime, peak, parent_peak)
+    cpu_s = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    return Usage(seconds, cpu_s, _busy_s() - busy_before, peak, parent_peak)
+
+
+def _busy_s() -> float:
+    """Seconds since the machine was started that its processors were neither idle nor waiting for a disk or another machine."""
+    times = psutil.cpu_times()
+    return float(sum(times) - times.idle - getattr(times, "iowait", 0) - getattr(times, "steal", 0))
 
 
 def row(name: str, hours: float, usage: Usage) -> str:
     """One line of the table."""
     cores = n_workers(-1)
-    rate, busy = 60 * hours / usage.seconds, usage.cpu_s / usage.seconds / cores
+    rate = 60 * hours / usage.seconds
+    own, busy = (100 * part / usage.seconds / cores for part in (usage.cpu_s, usage.busy_s))
     return (
         f"{name:18}{usage.seconds:8.1f} s{rate:9.2f} h/min{60 * hours / usage.cpu_s:9.2f} h/min per core"
-        f"{100 * busy:6.0f} % busy{usage.peak / 1e6:8.0f} MB in all{usage.parent_peak / 1e6:7.0f} MB in the first process"
+        f"{busy:6.0f} % busy, {own:.0f} % with it"
+        f"{usage.peak / 1e6:8.0f} MB in all{usage.parent_peak / 1e6:7.0f} MB in the first process"
     )
 
 

@@ -24,7 +24,7 @@ import soundfile
 import soxr
 
 from stages import mix, shard
-from stages.core import packs, rendering
+from stages.core import packs, rendering, spectra
 from stages.core.parameter_file import read_parameters
 
 
@@ -95,6 +95,7 @@ def main() -> None:
         ("around it", owner, key)
         for owner, key in (
             (rendering, "read_clip"),
+            (mix, "announce"),
             (shard, "read_pack"),
             (mix, "rounded"),
             (packs, "_interleaved"),
@@ -121,7 +122,7 @@ def main() -> None:
                 *files,
                 *around,
                 *tables,
-                ("transforms", shard, "spectrogram"),
+                ("transforms", spectra, "spectrogram"),
                 ("half precision", shard, "packed"),
                 ("checksums", zlib, "crc32"),
                 ("writing shards", shard, "write_shard"),
