@@ -7,11 +7,13 @@ memory of all processes together; beside mix the same with a plain loop in one p
 """
 
 import argparse
+import os
 import resource
 import subprocess
 import sys
 import tempfile
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -39,10 +41,12 @@ class Usage(NamedTuple):
 
 def used(command: list[str], folder: Path, archives: Path) -> Usage:
     """Runs a command that must end well, and looks at the memory of its processes once a second, which takes time itself."""
+    os.sync()  # what was written before is not its to wait for
     before, busy_before = resource.getrusage(resource.RUSAGE_CHILDREN), _busy_s()
     begun, peak, parent_peak = time.perf_counter(), 0, 0
     process = psutil.Popen(command, cwd=folder, env=surroundings(archives), stdout=subprocess.DEVNULL)
-    while process.poll() is None:
+    returned = None
+    while returned is None:
         total = 0
         for part in [process, *process.children(recursive=True)]:
             try:
@@ -52,9 +56,10 @@ def used(command: list[str], folder: Path, archives: Path) -> Usage:
             total += memory
             parent_peak = max(parent_peak, memory if part.pid == process.pid else 0)
         peak = max(peak, total)
-        time.sleep(1)
-    if process.returncode:
-        raise SystemExit(f"{' '.join(command)} ended with {process.returncode}")
+        with suppress(psutil.TimeoutExpired):
+            returned = process.wait(timeout=1)
+    if returned:
+        raise SystemExit(f"{' '.join(command)} ended with {returned}")
     seconds, after = time.perf_counter() - begun, resource.getrusage(resource.RUSAGE_CHILDREN)
     cpu_s = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
     return Usage(seconds, cpu_s, _busy_s() - busy_before, peak, parent_peak)
