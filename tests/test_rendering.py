@@ -242,6 +242,9 @@ def test_a_noise_of_which_nothing_is_left_is_told(folder: Path) -> None:
     row = mixture(folder, noises=(segment(stored(folder / "late.wav", late)),), n_samples=2000)
     with pytest.raises(RenderingError, match="train-000000: nothing is left of its speech or its noise"):
         rendered(row, RATE)
+    both = rendered(replace(row, noises=(*row.noises, segment(folder / f"noise-{RATE}.wav"))), RATE)
+    only = rendered(replace(row, noises=(segment(folder / f"noise-{RATE}.wav"),)), RATE)
+    np.testing.assert_allclose(both, only, rtol=1e-5, atol=1e-7)
 
 
 def test_a_silent_recording_is_named(folder: Path) -> None:

@@ -15,7 +15,7 @@ from stages.core.plan import Mixture, Reverberation, Segment
 Waveform = Float32[np.ndarray, "samples"]
 # Peaks stay below this; the rest of full scale is left to resampling and to lossy encoders.
 _PEAK = 0.98
-# Speech and noise that cancel each other; their peaks then decide.
+# In place of nothing, where speech and noise cancel each other (then their peaks decide) or one of several noises is cut away.
 _NO_POWER = 1e-30
 # A stretch below this power, -80 dBFS, is a pause: an SNR against it would blow rounding noise up to the level of speech.
 _PAUSE = 1e-8
@@ -82,7 +82,7 @@ def _noise(mixture: Mixture, sample_rate: int) -> Sound:
     if len(sounds) == 1:
         return sounds[0]
     parts = zip(sounds, mixture.noises, strict=True)
-    shares = [10 ** (segment.gain_db / 20) / math.sqrt(sound.energy) for sound, segment in parts]
+    shares = [10 ** (segment.gain_db / 20) / math.sqrt(max(sound.energy, _NO_POWER)) for sound, segment in parts]
     total = sounds[0].waveform
     for sound, share in zip(sounds[1:], shares[1:], strict=True):
         sound.waveform *= np.float32(share / shares[0])
@@ -93,7 +93,7 @@ def _noise(mixture: Mixture, sample_rate: int) -> Sound:
 def _mixed(speech: Sound, noise: Sound, mixture: Mixture, full_scale: float) -> tuple[Waveform, Waveform]:
     """The sum of both at the SNR and the level that are asked for, and the speech in it; their waveforms are used up.
 
-    The gain of the sum is known before the sum is, so that each sample is touched once.
+    The level of the sum is known from its parts, so that they are scaled and added just once.
     """
     if not (speech.energy and noise.energy):
         raise RenderingError(
