@@ -132,8 +132,9 @@ def _pairs(mixtures: Iterable[Mixture], sample_rate: int, rows: list[dict[str, A
 
 
 def _row(mixture: Mixture, noisy: Steps, clean: Steps) -> dict[str, Any]:
-    achieved = 10 * math.log10(energy(clean) / energy(noisy - clean))
-    if abs(achieved - mixture.snr_db) > SNR_TOLERANCE_DB:
+    speech, noise = energy(clean), energy(noisy - clean)
+    achieved = 10 * math.log10(speech / noise) if speech and noise else math.nan
+    if not abs(achieved - mixture.snr_db) <= SNR_TOLERANCE_DB:
         raise MixError(
             f"{mixture.id}: asked for an SNR of {mixture.snr_db:.3f} dB, 16-bit samples hold {achieved:.3f} dB; "
             "raise mix.level_dbfs or narrow mix.snr_db and mix.snr_grid_db."

@@ -22,7 +22,7 @@ from stages.core.files import fresh_folder, write_json
 from stages.core.packs import read_pack
 from stages.core.parameter_file import read_parameters
 from stages.core.parameters import Shard, Stft
-from stages.core.runtime import run_stage, streamed
+from stages.core.runtime import n_workers, run_stage, streamed
 from stages.core.shards import Entry, ShardError, Spectrum, packed, unpacked, write_index, write_shard
 
 MIXTURES_DIR = Path("data/mixtures")
@@ -99,8 +99,14 @@ def run(
     for split in SPLITS:
         source, target = mixtures_dir / split, fresh_folder(shards_dir / split)
         with (source / "index.csv").open(encoding="utf-8") as file:
-            n_shards += -(-(sum(1 for _ in file) - 1) // settings.n_mixtures)
+            n_mixtures = sum(1 for _ in file) - 1
+        if n_mixtures < 1:
+            raise ShardError(f"{source / 'index.csv'} names no mixtures: run 'dvc repro -f mix'.")
+        n_shards += -(-n_mixtures // settings.n_mixtures)
         jobs.append(_jobs(source, target, settings))
+    if min(n_workers(n_jobs), n_shards) == 1:
+        # This process makes the shards itself then, and limits the threads of those libraries that are there when it begins.
+        import torch  # noqa: F401
     # Each shard is written and entered in the index before the next but few are looked at.
     results = streamed(
         partial(_write, stft), chain.from_iterable(jobs), n_items=n_shards, n_jobs=n_jobs, description="sharding"

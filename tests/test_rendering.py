@@ -247,9 +247,34 @@ def test_a_noise_of_which_nothing_is_left_is_told(folder: Path) -> None:
     np.testing.assert_allclose(both, only, rtol=1e-5, atol=1e-7)
 
 
+@pytest.mark.parametrize("rest", [1e-2, 1e-4])
+def test_the_level_is_as_asked_where_noise_nearly_cancels_speech(folder: Path, rest: float) -> None:
+    n_samples = 30 * RATE
+    waves = [voiced(n_samples), hiss(n_samples, 3)]
+    against = rest * waves[1] / np.sqrt(np.mean(waves[1] ** 2)) * np.sqrt(np.mean(waves[0] ** 2)) - waves[0]
+    paths = [stored(folder / f"{name}-{rest}.wav", wave) for name, wave in (("for", waves[0]), ("against", against))]
+    parts = [Segment(path.stem, str(path), RATE, (0, n_samples), 0, n_samples, 0.0) for path in paths]
+    row = mixture(folder, snr_db=0.0, level_dbfs=-60.0, speech=(parts[0],), noises=(parts[1],), n_samples=n_samples)
+    noisy, speech = rendered(row, RATE)
+    assert level_db(noisy) == pytest.approx(-60, abs=0.01) or np.abs(speech).max() == pytest.approx(0.98, abs=1e-4)
+
+
+@pytest.mark.filterwarnings("ignore:overflow:RuntimeWarning")
+@pytest.mark.parametrize("amplitudes", [(1e17, 1e16), (1e19,), (1e25,)])
+def test_recordings_far_beyond_full_scale_are_told(folder: Path, amplitudes: tuple[float, ...]) -> None:
+    loud = [stored(folder / f"loud-{scale}.wav", np.float32(scale) * hiss(round(0.9 * RATE), 5)) for scale in amplitudes]
+    row = mixture(folder, noises=tuple(segment(path) for path in loud))
+    try:
+        noisy, speech = rendered(row, RATE)
+    except RenderingError as error:
+        assert "far beyond full scale" in str(error)  # noqa: PT017 - either is right
+    else:
+        assert snr_db(speech, noisy.astype(np.float64) - speech) == pytest.approx(3, abs=0.01)
+
+
 def test_a_silent_recording_is_named(folder: Path) -> None:
     path = stored(folder / "silent.wav", np.zeros(round(0.9 * RATE), np.float32))
-    with pytest.raises(RenderingError, match=r"silent\.wav: silent is silent and cannot be mixed"):
+    with pytest.raises(RenderingError, match=r"silent\.wav: silent is silent, or far beyond full scale, and cannot be mixed"):
         rendered(mixture(folder, noises=(segment(path),)), RATE)
 
 

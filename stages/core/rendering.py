@@ -95,18 +95,20 @@ def _mixed(speech: Sound, noise: Sound, mixture: Mixture, full_scale: float) -> 
 
     The level of the sum is known from its parts, so that they are scaled and added just once.
     """
-    if not (speech.energy and noise.energy):
+    if not all(0 < part.energy < math.inf for part in (speech, noise)):
         raise RenderingError(
-            f"{mixture.id}: nothing is left of its speech or its noise; set another mix.seed, or mix.low_pass."
+            f"{mixture.id}: nothing is left of its speech or its noise, or they are far beyond full scale; "
+            "set another mix.seed or mix.low_pass, or look at its recordings in the plan."
         )
     share = math.sqrt(speech.energy / noise.energy) * 10 ** (-mixture.snr_db / 20)
-    both = 2 * share * float(np.dot(speech.waveform, noise.waveform))
-    power = (speech.energy + both + share**2 * noise.energy) / mixture.n_samples
-    gain = 10 ** (mixture.level_dbfs / 20) / math.sqrt(max(power, _NO_POWER))
-    if gain * (speech.peak + share * noise.peak) > _PEAK:
-        # Perhaps too loud: the peaks need not meet.
+    apart = speech.energy + share**2 * noise.energy
+    power = apart + 2 * share * float(np.dot(speech.waveform, noise.waveform))
+    rms = 10 ** (mixture.level_dbfs / 20) * math.sqrt(mixture.n_samples)
+    gain = rms / math.sqrt(max(power, _NO_POWER))
+    if power < apart / 100 or gain * (speech.peak + share * noise.peak) > _PEAK:
+        # They nearly cancel each other, or are perhaps too loud: the peaks need not meet.
         noisy = Sound(speech.waveform + noise.waveform * np.float32(share))
-        gain = min(gain, _PEAK / max(noisy.peak, speech.peak))
+        gain = min(rms / math.sqrt(max(noisy.energy, _NO_POWER)), _PEAK / max(noisy.peak, speech.peak))
     speech.waveform *= np.float32(full_scale * gain)
     noise.waveform *= np.float32(full_scale * gain * share)
     noise.waveform += speech.waveform
@@ -131,7 +133,8 @@ def _segment(segment: Segment, sample_rate: int, speed: float = 1.0) -> Sound:
         sound = Sound(whole[(places - segment.start + loudest - segment.n_samples // 2) % length])
     if not sound.is_above(_SILENCE):
         raise RenderingError(
-            f"{segment.path}: {segment.id} is silent and cannot be mixed at an SNR; remove it from its corpus."
+            f"{segment.path}: {segment.id} is silent, or far beyond full scale, and cannot be mixed at an SNR; "
+            "remove it from its corpus."
         )
     return _at(sample_rate, sound, segment.sample_rate * speed)
 
