@@ -362,6 +362,7 @@ def test_no_bin_is_lowered_by_more_than_the_limit(limit: float, dry: float, seed
     assert float(found.abs().min()) >= floor * (1 - 1e-5)
     above = gains.abs() >= floor
     assert torch.equal(found[above], gains[above])
+    torch.testing.assert_close(found[~above], torch.full_like(found[~above], floor))
     torch.testing.assert_close(Strength(limit, dry).applied(gains), found * (1 - dry) + dry)
 
 

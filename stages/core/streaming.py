@@ -53,9 +53,9 @@ class Strength:
     def applied(self, gain: Complex64[Tensor, "frames bins"]) -> Complex64[Tensor, "frames bins"]:
         """The gain that is used for a gain that was found."""
         if self.attenuation_limit_db is not None:
-            floor, size = 10 ** (-self.attenuation_limit_db / 20), gain.abs()
-            direction = torch.where(size > 0, gain / size.clamp_min(1e-30), torch.ones_like(gain))
-            gain = torch.where(size < floor, floor * direction, gain)
+            # What is kept stays as it was: with the phases of a complex mask it would be lowered where frames overlap.
+            floor = 10 ** (-self.attenuation_limit_db / 20)
+            gain = torch.where(gain.abs() < floor, torch.full_like(gain, floor), gain)
         return gain * (1 - self.dry) + self.dry if self.dry else gain
 
 
