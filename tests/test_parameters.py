@@ -3,6 +3,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from dvc.utils.hydra import apply_overrides
 from hypothesis import given
 from hypothesis import strategies as st
 from ruamel.yaml import YAML
@@ -306,3 +307,15 @@ def test_a_transform_is_accepted_exactly_when_its_frames_add_up(n_fft: int, win_
         assert not good
     else:
         assert good
+
+
+@pytest.mark.parametrize(
+    "name", ["corpora.rooms", "evaluate.pairs", "download.speech.folder.exclude", "download.noise.folder.exclude"]
+)
+def test_a_list_can_be_filled_and_emptied_again_for_experiments(tmp_path: Path, name: str) -> None:
+    # As 'dvc exp run -S' does it: a comment behind the list would swallow the line that comes after it.
+    path = tmp_path / "params.yaml"
+    path.write_bytes((ROOT / "params.yaml").read_bytes())
+    for value in ("[a,b]", "[]", "[c]", "[]"):
+        apply_overrides(path, [f"{name}={value}"])
+    assert YAML(typ="safe", pure=True).load(path) == VALUES
