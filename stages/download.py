@@ -11,11 +11,13 @@ of them, and does nothing else.
 """
 
 import argparse
+from collections import Counter
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Literal
 
+from stages.core.audio import SUFFIXES
 from stages.core.corpora import espeak, folder, generated
 from stages.core.corpora.catalogue import PUBLISHED
 from stages.core.corpora.layouts import Choices
@@ -113,11 +115,22 @@ def _summary(name: str, role: Role, recordings: Sequence[Recording]) -> str:
     licence = licences[name] if name in licences else summary(name)
     groups = len({recording.group for recording in recordings})
     who = "speakers" if role == "speech" else "sources"
-    return f"{name}: {len(recordings)} recordings of {groups} {who}, {hours:.2f} hours\n  {licence}"
+    splits = Counter(recording.split for recording in recordings)
+    counts = ", ".join(f"{splits[split]} for {split}" for split in SPLITS)
+    lines = [f"{name}: {len(recordings)} recordings of {groups} {who}, {hours:.2f} hours: {counts}", f"  {licence}"]
+    alone = sum(Path(recording.group).suffix.lower() in SUFFIXES for recording in recordings)
+    if role == "speech" and name == "folder" and alone > 1:
+        lines.append(
+            f"  {alone} recordings count as speakers of their own, so one person may be heard in training and in the test: "
+            "put the recordings of each speaker into a folder, or set download.speech.folder.group."
+        )
+    return "\n".join(lines)
 
 
 def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        prog="python -m stages.download", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("role", choices=["speech", "noise"], nargs="?")
     what.add_argument("--list", action="store_true", help="print the published corpora with size and licence")

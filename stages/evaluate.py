@@ -205,7 +205,9 @@ def _grouped(table: pd.DataFrame, column: str) -> pd.DataFrame:
 
 def main() -> None:
     """Runs the stage with the values of params.yaml, or shows its last result."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        prog="python -m stages.evaluate", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--show", action="store_true", help="print the table of the last evaluation")
     if parser.parse_args().show:
         if not METRICS_JSON.is_file():

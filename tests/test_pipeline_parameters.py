@@ -156,6 +156,15 @@ def test_folders_that_are_in_order_are_mixed(own: Path, command: Command) -> Non
     assert [command(*stage).code for stage in STAGES[:4]] == [0, 0, 0, 0]
 
 
+def test_recordings_without_a_speaker_are_told(own: Path, command: Command) -> None:
+    ended = command("download", "speech")
+    assert "folder: 4 recordings of 4 speakers, 0.00 hours: 2 for train, 1 for valid, 1 for test" in ended.out
+    assert "of their own" not in ended.out
+    sound("speech/one.wav")
+    sound("speech/other.wav")
+    assert "  2 recordings count as speakers of their own" in command("download", "speech").out
+
+
 def test_a_folder_that_is_not_there_is_named(own: Path, command: Command) -> None:
     put(download__noise__folder__path="data/own/nois")
     assert_refused(command("download", "noise"), "download.noise.folder.path", "data/own/nois is not a folder")
