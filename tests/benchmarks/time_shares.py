@@ -33,15 +33,16 @@ class Clock:
 
     def __init__(self) -> None:
         self.seconds: Counter[str] = Counter()
-        self.n_calls = 0
+        # By what they are within, where the time that it takes to count them shows; "" is what is not counted.
+        self.calls: Counter[str] = Counter()
         self._within: list[str] = []
 
     def timed(self, name: str, function: Callable[..., Any]) -> Callable[..., Any]:
         """The function, its time counted under `name`."""
 
         def call(*args: Any, **kwargs: Any) -> Any:
+            self.calls[self._within[-1] if self._within else ""] += 1
             self._within.append(name)
-            self.n_calls += 1
             begun = time.thread_time()
             try:
                 return function(*args, **kwargs)
@@ -73,10 +74,13 @@ def shares(name: str, work: Callable[[], None], places: list[tuple[str, Any, str
         each.start()
     begun = time.process_time()
     work()
-    total = time.process_time() - begun - clock.n_calls * call_s()
+    total = time.process_time() - begun
     for each in patches:
         each.stop()
-    parts = {**clock.seconds, "the rest": total - sum(clock.seconds.values())}
+    counting_s = call_s()
+    parts = {part: value - clock.calls[part] * counting_s for part, value in clock.seconds.items()}
+    parts["the rest"] = total - sum(clock.seconds.values()) - clock.calls[""] * counting_s
+    total = sum(parts.values())
     print(f"{name:6}{total:8.1f} s  " + "  ".join(f"{part} {100 * value / total:.1f} %" for part, value in parts.items()))
 
 
