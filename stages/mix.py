@@ -124,7 +124,7 @@ def _render(mixtures_dir: Path, sample_rate: int, pack: tuple[str, list[Mixture]
 def _pairs(mixtures: Iterable[Mixture], sample_rate: int, rows: list[dict[str, Any]]) -> Iterator[tuple[Steps, Steps]]:
     """The mixtures one by one, since what was just computed is still in the processor's cache; their rows go into a list."""
     for segment in chain.from_iterable((*mixture.speech, *mixture.noises) for mixture in mixtures):
-        announce(Path(segment.path), segment.within)
+        announce(segment.path, segment.within)
     for mixture in mixtures:
         noisy, clean = (rounded(waveform) for waveform in rendered(mixture, sample_rate, STEPS))
         rows.append(_row(mixture, noisy, clean))

@@ -96,12 +96,12 @@ def test_small_files_in_a_bundle_are_announced_and_long_recordings_are_not(
         places = [bundle.add("a.flac", GOOD), bundle.add("b.wav", bytes(4 * 10**6))]
     opened = len(os.listdir("/proc/self/fd")) if Path("/proc/self/fd").is_dir() else 0
     for (name, offset), size in zip(places, (len(GOOD), 4 * 10**6), strict=True):
-        announce(tmp_path / name, (offset, size))
-    announce(tmp_path / "a file of its own.wav", None)
+        announce(str(tmp_path / name), (offset, size))
+    announce(str(tmp_path / "a file of its own.wav"), None)
     assert asked == [(places[0][1], len(GOOD), 3)]
     assert not opened or len(os.listdir("/proc/self/fd")) == opened
     monkeypatch.delattr(os, "posix_fadvise")
-    announce(tmp_path / places[0][0], (places[0][1], len(GOOD)))
+    announce(str(tmp_path / places[0][0]), (places[0][1], len(GOOD)))
 
 
 def test_bundles_are_few_and_their_bytes_depend_on_nothing_else(tmp_path: Path) -> None:

@@ -105,6 +105,8 @@ def level_dbfs(waveform: Float32[np.ndarray, "..."]) -> float:
 def energy(samples: Float32[np.ndarray, "..."]) -> float:
     """The sum of the squares of all samples; short stretches are summed in single precision."""
     flat = samples.ravel()
+    if flat.size <= _STRETCH:
+        return float(np.dot(flat, flat))
     stretches = (flat[start : start + _STRETCH] for start in range(0, flat.size, _STRETCH))
     # Ten times as fast as double precision throughout, and no less exact than 1e-6 of the sum.
     return float(sum(float(np.dot(stretch, stretch)) for stretch in stretches))

@@ -88,7 +88,7 @@ def read_clip(
         os.close(handle)
 
 
-def announce(path: Path, within: Within) -> None:
+def announce(path: str, within: Within) -> None:
     """Has the system read a sound file in a bundle from the disk, where it is not in memory yet, while others are decoded."""
     # Larger ones are long recordings, of which a small part is wanted and which soon are in memory.
     if within is None or within[1] > _ANNOUNCED or not hasattr(os, "posix_fadvise"):

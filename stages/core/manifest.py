@@ -70,6 +70,7 @@ def read_manifest(path: Path, stage: str = "download") -> list[Recording]:
     expected = [field.name for field in fields(Recording)]
     if list(table.columns) != expected:
         raise ManifestError(f"{path}: expected the columns {expected}, found {list(table.columns)}.")
-    table["path"] = [os.path.join(path.parent, name) for name in table["path"]]
+    folder = str(path.parent)
+    table["path"] = [os.path.join(folder, name) for name in table["path"].tolist()]
     # Column by column: numbers come as Python's own, which a plan is written with.
     return [Recording(*row) for row in zip(*(table[name].tolist() for name in expected), strict=True)]

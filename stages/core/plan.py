@@ -5,7 +5,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import cycle
-from typing import Literal, NamedTuple, Self, TextIO
+from typing import NamedTuple, Self, TextIO
 
 import numpy as np
 
@@ -147,7 +147,10 @@ def _mixture(
     chosen = noises.drawn(random, int(random.integers(settings.n_noises[0], settings.n_noises[1] + 1)))
     grid = settings.snr_grid_db
     snr_db = _within(random, settings.snr_db) if split == "train" else grid[index % len(grid)]
-    speed, clipping_db = (_effect(settings, name, index) if split == "train" else None for name in ("speed", "clipping"))
+    speed, clipping_db = 1.0, 0.0
+    if split == "train":
+        speed = _effect(settings, "speed", index, settings.speed.probability, settings.speed.factor) or 1.0
+        clipping_db = _effect(settings, "clipping", index, settings.clipping.probability, settings.clipping.excess_db) or 0.0
     return Mixture(
         id=f"{split}-{index:06d}",
         split=split,
@@ -157,12 +160,12 @@ def _mixture(
         n_samples=n_samples,
         snr_db=snr_db,
         level_dbfs=_within(random, settings.level_dbfs),
-        speech=_speech(random, utterance, by_speaker[utterance.group], settings.seconds * (speed or 1.0)),
+        speech=_speech(random, utterance, by_speaker[utterance.group], settings.seconds * speed),
         noises=tuple(_stretch(random, recording, settings.seconds, random.uniform(-5, 5)) for recording in chosen),
         low_pass_hz=_low_pass(random, settings) if split == "train" else None,
         reverberation=_reverberation(random, settings, rooms) if split == "train" else None,
-        speed=speed or 1.0,
-        clipping_db=clipping_db or 0.0,
+        speed=speed,
+        clipping_db=clipping_db,
     )
 
 
@@ -271,12 +274,8 @@ def _reverberation(random: np.random.Generator, settings: Mix, rooms: Sequence[R
     return Reverberation(rt60_s, drr_db, seed, response)
 
 
-def _effect(settings: Mix, name: Literal["speed", "clipping"], index: int) -> float | None:
+def _effect(settings: Mix, name: str, index: int, probability: float, ends: Sequence[float]) -> float | None:
     """How strong an effect is on a training mixture; drawn beside all else, so that mixtures without it stay as they are."""
-    probability, ends = {
-        "speed": (settings.speed.probability, settings.speed.factor),
-        "clipping": (settings.clipping.probability, settings.clipping.excess_db),
-    }[name]
     if probability == 0:
         return None
     random = generator(settings.seed, name, index)

@@ -95,7 +95,7 @@ def _mixed(speech: Sound, noise: Sound, mixture: Mixture, full_scale: float) -> 
 
     The level of the sum is known from its parts, so that they are scaled and added just once.
     """
-    if not all(0 < part.energy < math.inf for part in (speech, noise)):
+    if not (0 < speech.energy < math.inf and 0 < noise.energy < math.inf):
         raise RenderingError(
             f"{mixture.id}: nothing is left of its speech or its noise, or they are far beyond full scale; "
             "set another mix.seed or mix.low_pass, or look at its recordings in the plan."

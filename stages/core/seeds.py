@@ -10,5 +10,6 @@ def generator(seed: int, *names: str | int) -> np.random.Generator:
 
     The SHA-256 of the seed and the names seeds PCG64, so adding an item changes no other.
     """
-    key = "\x1f".join(str(part) for part in (seed, *names)).encode()
-    return np.random.Generator(np.random.PCG64(int.from_bytes(hashlib.sha256(key).digest(), "big")))
+    key = "\x1f".join(map(str, (seed, *names))).encode()
+    words = np.frombuffer(hashlib.sha256(key).digest()[::-1], "<u4")  # the digest as one large number, which takes longer
+    return np.random.Generator(np.random.PCG64(words))
