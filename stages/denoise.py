@@ -16,16 +16,18 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 
 from tqdm import tqdm
 
-from stages.core.batch import REPORT, Job, Ledger, Outcome, check_report, clear_partial, jobs, report
+from stages.core.batch import REPORT, Job, Outcome, check_report, clear_partial, jobs, report
 from stages.core.command import Options, arguments_blamed, chosen_model, parser
 from stages.core.engines import loaded
 from stages.core.errors import DenoisingError
 from stages.core.files import code_digest, digest, file_digest, shown, write_text
+from stages.core.ledger import Ledger
 from stages.core.live import PcmFormat, denoise_stream, standard_streams, wav_format
 from stages.core.media import media_files, reader, writer
 from stages.core.parameter_file import read_parameters
@@ -75,7 +77,7 @@ def run(
         say("This model looks ahead: recordings are denoised in windows of 4 s that overlap by 2 s on either side.")
     place = table or (target / REPORT if source.is_dir() else None)
     if place:
-        check_report(place, found, options.model)
+        check_report(place, found, options.model, overwrite=overwrite)
     # Beside a single output there may be half a disk.
     clear_partial(target if source.is_dir() else found[0].target.parent, below=source.is_dir())
     clear_partial(ledger.folder)
@@ -99,26 +101,28 @@ def _worked(options: Options, ledger: Ledger, settings: str, overwrite: bool, jo
             raise DenoiseError(job.refusal)
         key = ledger.key(job, settings)
         done = None if overwrite else ledger.found(key, job)
-        return done or ledger.add(key, job, *_denoised(options, job))
+        return done or _denoised(options, ledger, key, overwrite, job)
     except DenoisingError as error:
         return Outcome(job.name, "failed", "", 0.0, [str(error)])
     except OSError as error:
         return Outcome(job.name, "failed", "", 0.0, [f"{error.filename or job.source}: {error.strerror or error}"])
 
 
-def _denoised(options: Options, job: Job) -> tuple[Path, float, list[str]]:
-    """Denoises one recording block by block; its output, its length in seconds, and what there is to say."""
-    with reader(job.source) as source:
+def _denoised(options: Options, ledger: Ledger, key: str, overwrite: bool, job: Job) -> Outcome:
+    """Denoises one recording block by block, and notes its output under `key`."""
+    with ExitStack() as claim, reader(job.source) as source:
         stream = StreamingDenoiser(
             loaded(options.model, options.engine), source.sample_rate, source.n_channels, strength=options.strength
         )
         n_samples = 0
         with writer(job.target, like=source, taken=job.taken) as sink:
+            # Held until the output is noted.
+            claim.enter_context(ledger.claimed(sink.path, overwrite=overwrite))
             for block in source.blocks(BLOCK_S * source.sample_rate):
                 n_samples += len(block)
                 sink.write(stream.process(block))
             sink.write(stream.flush())
-        return sink.path, n_samples / source.sample_rate, [*source.remarks, *sink.remarks]
+        return ledger.add(key, job, sink.path, n_samples / source.sample_rate, [*source.remarks, *sink.remarks])
 
 
 def _with_progress(found: Iterator[tuple[int, Outcome]], work: Sequence[Job]) -> list[Outcome]:

@@ -375,7 +375,7 @@ def test_content_decides_and_not_dates(untrained: Path, command: Command) -> Non
 
 @pytest.mark.parametrize(
     "change",
-    [["--attenuation-limit", "6"], ["--mix", "0.1"], ["--engine", "torch"], ["--overwrite"], "model", "edited", "gone"],
+    [["--attenuation-limit", "6"], ["--mix", "0.1"], ["--engine", "torch"], ["--overwrite"], "model", "gone"],
 )
 def test_whatever_decides_the_output_makes_it_anew(untrained: Path, command: Command, change: list[str] | str) -> None:
     recorded(Path("in/a.wav"))
@@ -383,15 +383,58 @@ def test_whatever_decides_the_output_makes_it_anew(untrained: Path, command: Com
     expected = Path("out/a.wav").read_bytes()
     if change == "model":
         weights(seed=2)
-    elif change == "edited":
-        Path("out/a.wav").write_bytes(expected[:-2] + b"\1\1")
     elif change == "gone":
         Path("out/a.wav").unlink()
     options = change if isinstance(change, list) else []
     assert counted(command("denoise", "in", "out", "--jobs", "1", *options)) == {"denoised": 1}
-    assert (Path("out/a.wav").read_bytes() == expected) is (change in (["--overwrite"], "edited", "gone"))
+    assert (Path("out/a.wav").read_bytes() == expected) is (change in (["--overwrite"], "gone"))
     kept = options if change != ["--overwrite"] else []
     assert counted(command("denoise", "in", "out", "--jobs", "1", *kept)) == {"denoised": 0, "kept": 1}
+
+
+@pytest.mark.parametrize("edited", [True, False])
+def test_files_that_are_no_outputs_keep_their_places(untrained: Path, command: Command, edited: bool) -> None:
+    for name in ("a.wav", "b.wav"):
+        recorded(Path("in") / name)
+    if edited:
+        command("denoise", "in", "out", "--jobs", "1")
+        expected = Path("out/a.wav").read_bytes()
+    Path("out").mkdir(exist_ok=True)
+    Path("out/a.wav").write_bytes(b"what the user put there")
+    for count in ({"kept": 1}, {"kept": 1}) if edited else ({"denoised": 1}, {"kept": 1}):
+        ended = command("denoise", "in", "out", "--jobs", "1")
+        assert_refused(ended, "error: 1 of 2 files failed")
+        assert counted(ended) == {"denoised": 0, "failed": 1} | count
+        assert "out/a.wav is there already, and was not made from here" in rows()["a.wav"]["remarks"]
+        assert Path("out/a.wav").read_bytes() == b"what the user put there"
+    assert counted(command("denoise", "in", "out", "--jobs", "1", "--overwrite")) == {"denoised": 2}
+    if edited:
+        assert Path("out/a.wav").read_bytes() == expected
+
+
+def test_a_single_output_replaces_nothing_unasked(untrained: Path, command: Command) -> None:
+    source, other = recorded(Path("a.wav")), recorded(Path("b.wav"))
+    before = other.read_bytes()
+    assert_refused(command("denoise", source, other), "error: 1 of 1 files failed")
+    assert other.read_bytes() == before
+    assert command("denoise", source, other, "--overwrite").code == 0
+    assert_alike(source, other)
+    assert other.read_bytes() != before
+
+
+def test_a_report_replaces_nothing_but_a_report(untrained: Path, command: Command) -> None:
+    recorded(Path("in/a.wav"))
+    notes, table = Path("notes.csv"), Path("table.csv")
+    notes.write_text("name,remark\n", encoding="utf-8")
+    table.touch()
+    ended = command("denoise", "in", "out", "--jobs", "1", "--report", notes)
+    assert_refused(
+        ended, "notes.csv: the report would replace a file that is none: name another file, or add --overwrite.", code=2
+    )
+    assert notes.read_text(encoding="utf-8") == "name,remark\n"
+    for place, options in ((table, []), (table, []), (notes, ["--overwrite"])):
+        assert command("denoise", "in", "out", "--jobs", "1", "--report", place, *options).code == 0
+        assert "a.wav,denoised,a.wav" in place.read_text(encoding="utf-8")
 
 
 def test_a_moved_recording_is_denoised_to_its_new_place(untrained: Path, command: Command) -> None:

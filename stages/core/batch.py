@@ -1,13 +1,11 @@
-"""Many recordings: which output belongs to which input, and which of them are made already."""
+"""Many recordings: which output belongs to which input, and what became of each."""
 
 import csv
 import io
-import json
 import os
-import shutil
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from stat import S_ISREG
 from typing import Literal
@@ -15,13 +13,14 @@ from typing import Literal
 import psutil
 
 from stages.core.errors import DenoisingError
-from stages.core.files import PARTIAL, digest, file_digest, shown, visible_files, write_json, written
+from stages.core.files import PARTIAL, shown, visible_files
 from stages.core.media import FALLBACKS, SUFFIXES
 
 # Added to the name of an output that would lie in the place of its input.
 _MARK = "-denoised"
 # The name of the table of all outcomes, in the folder of the outputs.
 REPORT = "denoise-report.csv"
+_COLUMNS = ["file", "status", "output", "seconds", "remarks"]
 # Reading it could wait for ever, or never end.
 _NO_FILE = "is no regular file, but a pipe, a device or the like"
 
@@ -88,8 +87,11 @@ def jobs(source: Path, target: Path) -> tuple[list[Job], list[str]]:
     return sorted(made, key=lambda job: (-job.n_bytes, job.name)), others
 
 
-def check_report(place: Path, work: Sequence[Job], model: Path) -> None:
-    """Raises BatchError when the table of all outcomes cannot be written to `place`, or would replace another file."""
+def check_report(place: Path, work: Sequence[Job], model: Path, *, overwrite: bool) -> None:
+    """Raises BatchError when the table of all outcomes cannot be written to `place`, or would replace another file.
+
+    With `overwrite` it may replace a file that is no such table, though no recording, no output and not the model.
+    """
     own = os.path.realpath(place)
     if place.is_dir():
         raise BatchError(f"{place}: the report would be written here, but this is a folder: name a file.")
@@ -99,6 +101,8 @@ def check_report(place: Path, work: Sequence[Job], model: Path) -> None:
             raise BatchError(f"{place}: the report would replace {job.name} or its output: name another file.")
     if own == os.path.realpath(model):
         raise BatchError(f"{place}: the report would replace the model: name another file.")
+    if place.is_file() and place.stat().st_size and not overwrite and not _is_report(place):
+        raise BatchError(f"{place}: the report would replace a file that is none: name another file, or add --overwrite.")
     place.parent.mkdir(parents=True, exist_ok=True)
     if not os.access(place.parent, os.W_OK):
         raise BatchError(f"{place}: the report cannot be written, because its folder is not writable: name another place.")
@@ -141,72 +145,17 @@ def report(outcomes: Sequence[Outcome]) -> str:
         }
         for one in sorted(outcomes, key=lambda one: one.name)
     ]
-    columns = ["file", "status", "output", "seconds", "remarks"]
     table = io.StringIO()
-    writer = csv.DictWriter(table, columns, lineterminator="\n")
+    writer = csv.DictWriter(table, _COLUMNS, lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
     return table.getvalue()
 
 
-@dataclass(frozen=True, slots=True)
-class Record:
-    """What came of one recording: what its output has behind the name asked for, its SHA-256, length and remarks."""
-
-    suffix: str
-    content: str
-    seconds: float
-    remarks: list[str]
-
-
-class Ledger:
-    """Remembers which outputs were made from which input, model and settings, whatever dates and names say.
-
-    With `copies` it keeps the outputs themselves, as links where the file system has them, and can put them back.
-    """
-
-    def __init__(self, folder: Path, *, copies: bool) -> None:
-        """Opens the ledger in `folder`, which is made on demand."""
-        self.folder, self.copies = folder, copies
-
-    def key(self, job: Job, settings: str) -> str:
-        """What an output depends on: the bytes of the input, both suffixes, and model and settings."""
-        return digest(file_digest(job.source), job.source.suffix.lower(), job.target.suffix.lower(), settings)[:40]
-
-    def found(self, key: str, job: Job) -> Outcome | None:
-        """The outcome of a recording whose output is still in its place, or was put back there; None otherwise."""
-        try:
-            record = Record(**json.loads((self.folder / f"{key}.json").read_text(encoding="utf-8")))
-            output = job.target.with_name(job.target.name + record.suffix)
-        except (OSError, ValueError, TypeError):
-            return None
-        if record.suffix in job.taken:
-            return None
-        copy = self.folder / key
-        if not output.is_file() and self.copies and copy.is_file() and file_digest(copy) == record.content:
-            with written(output) as temporary:
-                shutil.copyfile(copy, temporary)
-        if output.is_file() and file_digest(output) == record.content:
-            return Outcome(job.name, "kept", job.below(output), record.seconds, record.remarks)
-        return None
-
-    def add(self, key: str, job: Job, output: Path, seconds: float, remarks: Sequence[str]) -> Outcome:
-        """Notes an output that has just been written."""
-        said = [shown(remark) for remark in remarks]
-        record = Record(output.name.removeprefix(job.target.name), file_digest(output), seconds, said)
-        if self.copies:
-            with written(self.folder / key) as temporary:
-                temporary.unlink()
-                _linked(output, temporary)
-        write_json(self.folder / f"{key}.json", asdict(record))
-        return Outcome(job.name, "denoised", job.below(output), seconds, said)
-
-
-def _linked(source: Path, target: Path) -> None:
-    try:
-        os.link(source, target)
-    except OSError:
-        shutil.copyfile(source, target)
+def _is_report(path: Path) -> bool:
+    """Whether a file begins as a table of all outcomes does."""
+    with path.open("rb") as file:
+        return file.readline().rstrip() == ",".join(_COLUMNS).encode()
 
 
 def _job(name: str, source: Path, target: Path) -> Job:

@@ -91,7 +91,9 @@ def parser(description: str) -> argparse.ArgumentParser:
         metavar="SHARE",
         help="share of the unprocessed sound in the output, 0 to 1 (default: 0)",
     )
-    command.add_argument("--overwrite", action="store_true", help="denoise again what is done already")
+    command.add_argument(
+        "--overwrite", action="store_true", help="denoise again what is done already, and replace what is in its place"
+    )
     command.add_argument(
         "--jobs",
         type=_n_jobs,

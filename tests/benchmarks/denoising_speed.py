@@ -24,9 +24,9 @@ import psutil
 import soundfile
 import torch
 
-from stages.core.batch import Ledger
 from stages.core.command import Options
 from stages.core.engines import Engine, loaded
+from stages.core.ledger import Ledger
 from stages.core.runtime import completed
 from stages.core.spectra import StreamingStft, n_bins
 from stages.core.streaming import Strength, scaled
