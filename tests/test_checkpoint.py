@@ -185,6 +185,29 @@ def test_a_causal_network_starts_one_that_looks_ahead(changes: dict[str, object]
     assert all(bool(grad[..., grad.shape[-1] // 2 :].any()) for grad in widened)
 
 
+@pytest.mark.parametrize("cell", ["gru", "lstm", "mingru"])
+@pytest.mark.parametrize("bidirectional", [False, True])
+def test_bands_start_bands_of_more_rounds(cell: str, bidirectional: bool, tmp_path: Path) -> None:
+    fewer = denoiser(network="bands", layers=1, cell=cell)
+    save_checkpoint(tmp_path / "fewer.safetensors", fewer, TRAINING)
+    torch.manual_seed(3)
+    made = Denoiser(model(network="bands", layers=3, cell=cell, bidirectional=bidirectional), STFT, RATE).eval()
+    start_from(tmp_path / "fewer.safetensors", made)
+    torch.testing.assert_close(made.denoised(NOISY)[0], fewer.denoised(NOISY)[0], rtol=1e-4, atol=1e-5)
+    made(NOISY)[0].abs().sum().backward()
+    ways_out = [getattr(made.network.rounds[place], name) for place in (1, 2) for name in ("time_output", "across")]
+    assert all(
+        bool(part.get_parameter(name).grad.any()) for part, name in zip(ways_out, 2 * ["weight", "outward"], strict=True)
+    )
+
+
+def test_fewer_rounds_or_a_deeper_stack_start_nothing(tmp_path: Path) -> None:
+    for network, theirs, ours in (("bands", 2, 1), ("stack", 1, 2)):
+        save_checkpoint(tmp_path / "theirs.safetensors", denoiser(network=network, layers=theirs), TRAINING)
+        with pytest.raises(CheckpointError, match=rf"have model\.layers={theirs}; set"):
+            start_from(tmp_path / "theirs.safetensors", denoiser(network=network, layers=ours))
+
+
 def test_a_network_that_looks_ahead_starts_no_causal_one(tmp_path: Path) -> None:
     save_checkpoint(tmp_path / "both.safetensors", denoiser(bidirectional=True), TRAINING)
     with pytest.raises(CheckpointError, match=r"have model\.bidirectional=True; set"):

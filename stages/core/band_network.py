@@ -63,6 +63,14 @@ class BandNetwork(nn.Module):
         first, *second = (torch.cat(part) for part in zip(*afters, strict=True))
         return self._unbanded(numbers, batch), (first, second[0]) if second else first
 
+    @torch.no_grad()
+    def pass_on(self, first: int) -> None:
+        """Makes what goes into the rounds from `first` on come out as it was, until training changes that."""
+        for round_ in list(self.rounds)[first:]:
+            for name, weight in round_.named_parameters():
+                if name.startswith("time_output.") or name == "across.outward":
+                    weight.zero_()
+
     def _banded(self, inputs: Float[Tensor, "batch frames inputs"]) -> Float[Tensor, "bands rows numbers"]:
         """The numbers of each band's bins, zeros where a band is narrower than the widest."""
         batch, frames, _ = inputs.shape

@@ -10,6 +10,7 @@ from pydantic import ValidationError
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
+from stages.core.band_network import BandNetwork
 from stages.core.denoiser import Denoiser
 from stages.core.errors import DenoisingError
 from stages.core.files import written
@@ -67,7 +68,8 @@ def load_checkpoint(path: Path, device: torch.device | str = "cpu") -> tuple[Den
 def start_from(path: Path, denoiser: Denoiser) -> None:
     """Gives a denoiser the weights and the feature statistics of the file `path`.
 
-    Weights of a causal network start a bidirectional one as well: at first it does not hear its backward direction.
+    Weights of a causal network start a bidirectional one as well: at first it does not hear its backward direction. Those of
+    bands with fewer rounds start more: at first the last ones pass on what they are given.
 
     Raises:
         CheckpointError: no such file, a damaged one, or weights of another model; the parameters that differ are named.
@@ -77,6 +79,7 @@ def start_from(path: Path, denoiser: Denoiser) -> None:
     for name, theirs, ours in (("model", found.model, denoiser.model), ("stft", found.stft, denoiser.stft)):
         free = {"dropout"} if denoiser.model.network == "bands" else {"dropout", "n_bands"}
         free |= {"bidirectional"} if denoiser.model.bidirectional else set()
+        free |= {"layers"} if denoiser.model.network == "bands" and found.model.layers < denoiser.model.layers else set()
         wanted, values = ours.model_dump(), theirs.model_dump(exclude=free)
         differences += [f"{name}.{key}={value}" for key, value in values.items() if value != wanted[key]]
     if differences:
@@ -84,6 +87,8 @@ def start_from(path: Path, denoiser: Denoiser) -> None:
             f"{path}: train.init_from needs weights of the same model, and these have {', '.join(differences)}; "
             "set the same in params.yaml, or name other weights."
         )
+    if isinstance(denoiser.network, BandNetwork):
+        denoiser.network.pass_on(found.model.layers)
     weights = denoiser.state_dict()
     for name, weight in found.state_dict().items():
         # Numbers of the backward direction come after those of the forward one.
