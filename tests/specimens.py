@@ -36,7 +36,7 @@ def train(**changes: Any) -> Train:
     values = {"seed": 1, "init_from": "", "loss": "compressed", "n_epochs": 3, "batch_size": 4, "learning_rate": 0.01}
     values |= {"optimizer": "adamw", "precision": "auto"}
     values |= {"warmup_share": 0.1, "final_learning_rate_share": 0.02, "weight_decay": 0.0001, "clip_norm": 1.0, "patience": 5}
-    values |= {"snr_weight": 0.03, "pesq_weight": 0.0, "consistency": False, "averaging": 0.0}
+    values |= {"snr_weight": 0.03, "pesq_weight": 0.0, "estoi_weight": 0.0, "consistency": False, "averaging": 0.0}
     return Train.model_validate(values | {"crop_s": 0.0, "remix": remix()} | changes)
 
 

@@ -9,6 +9,7 @@ from specimens import RATE, STFT, hiss, model, spectrum, train, voiced
 from stages.core.denoiser import Denoiser
 from stages.core.disturbance import disturbances
 from stages.core.features import running_level
+from stages.core.intelligibility import intelligibilities
 from stages.core.losses import LOSSES, Batch, Loss, consistent
 from stages.core.parameter_file import ParameterError, read_parameters
 from stages.core.parameters import Model, Stft
@@ -209,11 +210,31 @@ def test_the_points_of_pesq_are_those_of_the_waveforms_that_spectra_become() -> 
     assert bool(raw.grad.isfinite().all())
 
 
+def test_what_is_missing_to_be_understood_is_that_of_the_waveforms() -> None:
+    speech = torch.stack([torch.from_numpy(voiced(16000, pitch=pitch)) for pitch in (110.0, 190.0)])
+    mixture = speech + 0.05 * torch.randn(speech.shape, generator=torch.Generator().manual_seed(1))
+    spectra = [spectrogram(part, LAPPED) for part in (mixture, speech)]
+    given = Batch(*spectra, torch.ones(*spectra[0].shape[:2], 1))
+    raw = torch.full((*spectra[0].shape[:2], 2 * spectra[0].shape[2]), 0.1, requires_grad=True)
+    settings = [train(estoi_weight=weight, pesq_weight=points) for weight, points in ((0.0, 0.1), (0.2, 0.1))]
+    without, with_it = (LOSSES["compressed"](one, TARGETS["crm"](0.3), LAPPED, RATE)(raw, given) for one in settings)
+    target = TARGETS["crm"](0.3)
+    estimate = waveform(target.estimate(target.activated(raw.detach(), spectra[0]), spectra[0]), 16008, LAPPED)
+    missing = 1 - intelligibilities(estimate[:, :16000], speech, RATE).mean().item()
+    assert missing > 0.01
+    assert with_it.item() - without.item() == pytest.approx(0.2 * missing, rel=0.02)
+    with_it.backward()
+    assert raw.grad is not None
+    assert bool(raw.grad.isfinite().all())
+
+
 def test_a_piece_too_short_to_become_a_waveform_has_no_points() -> None:
     speech, level = cut(LAPPED, 3)
     given = Batch(2 * speech, speech, level)
     judged = [
-        LOSSES["compressed"](train(pesq_weight=weight), TARGETS["crm"](0.3), LAPPED, RATE)(torch.zeros(2, 3, 130), given)
+        LOSSES["compressed"](train(pesq_weight=weight, estoi_weight=weight), TARGETS["crm"](0.3), LAPPED, RATE)(
+            torch.zeros(2, 3, 130), given
+        )
         for weight in (0.0, 0.1)
     ]
     assert judged[0] == judged[1]

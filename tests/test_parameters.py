@@ -118,6 +118,7 @@ def test_a_value_of_the_wrong_type_is_named(tmp_path: Path, key: str, value: Any
         ("train.crop_s", -1.0),
         ("train.snr_weight", -0.01),
         ("train.pesq_weight", -0.01),
+        ("train.estoi_weight", -0.01),
         ("train.averaging", -0.1),
         ("train.averaging", 1.0),
         ("train.remix.probability", 1.5),

@@ -11,6 +11,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits, max_pool1d, ms
 
 from stages.core.disturbance import disturbances
 from stages.core.features import magnitude
+from stages.core.intelligibility import intelligibilities
 from stages.core.parameters import Stft
 from stages.core.spectra import spectrogram, waveform
 from stages.core.targets import Target
@@ -66,29 +67,34 @@ class CrossEntropy(Loss):
 class CompressedSpectrumError(Loss):
     """The squared error of magnitudes, and of complex numbers, to the power `compression` (Braun and Tashev 2020, eq. 5).
 
-    A small term of the SNR in decades keeps the loud bins in view, which compression hides; another may count what disturbs
-    a listener, in points of PESQ.
+    A small term of the SNR in decades keeps the loud bins in view, which compression hides; others may count what disturbs
+    a listener, in points of PESQ, and what cannot be understood, as extended STOI.
     """
 
     def __call__(self, raw: Output, batch: Batch) -> Scalar:
-        """0.7 (|Ŝ|^c - |S|^c)² + 0.3 |Ŝ^c - S^c|², less `snr_weight` times the SNR, and `pesq_weight` times the points."""
+        """0.7 (|Ŝ|^c - |S|^c)² + 0.3 |Ŝ^c - S^c|², less `snr_weight` times the SNR, and what is heard, weighted."""
         estimate = self.target.estimate(self.target.activated(raw, batch.mixture), batch.mixture)
         if self.settings.consistency:
             estimate = consistent(estimate, batch.level, self.stft)
         error = _spectral_error(estimate, batch.speech, self.target.compression)
         if self.settings.snr_weight:
             error = error - self.settings.snr_weight * _snr_decades(estimate, batch.mixture, batch.speech)
-        if self.settings.pesq_weight:
-            error = error + self.settings.pesq_weight * self._disturbance(estimate, batch)
+        if self.settings.pesq_weight or self.settings.estoi_weight:
+            error = error + self._heard(estimate, batch)
         return error
 
-    def _disturbance(self, estimate: Spectrum, batch: Batch) -> Scalar:
-        """The mean over a batch of the points that PESQ takes off."""
+    def _heard(self, estimate: Spectrum, batch: Batch) -> Scalar:
+        """The mean over a batch of the points that PESQ takes off and of what is missing to an extended STOI of 1, weighted."""
         n_samples = (estimate.shape[1] - self.stft.win_length // self.stft.hop_length + 1) * self.stft.hop_length
+        missing = estimate.real.new_zeros(())
         if n_samples <= 0:
-            return estimate.real.new_zeros(())
+            return missing
         heard, wanted = (waveform(part * batch.level, n_samples, self.stft) for part in (estimate, batch.speech))
-        return disturbances(heard, wanted, self.sample_rate).mean()
+        if self.settings.pesq_weight:
+            missing = missing + self.settings.pesq_weight * disturbances(heard, wanted, self.sample_rate).mean()
+        if self.settings.estoi_weight:
+            missing = missing + self.settings.estoi_weight * (1 - intelligibilities(heard, wanted, self.sample_rate)).mean()
+        return missing
 
 
 def consistent(estimate: Spectrum, level: Float32[Tensor, "batch frames 1"], stft: Stft) -> Spectrum:

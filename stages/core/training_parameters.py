@@ -31,6 +31,7 @@ class Train(Section):
     loss: Literal["mse", "bce", "compressed"]
     snr_weight: Annotated[float, Field(ge=0)]
     pesq_weight: Annotated[float, Field(ge=0)]
+    estoi_weight: Annotated[float, Field(ge=0)]
     consistency: bool
     n_epochs: Count
     batch_size: Count
