@@ -161,7 +161,7 @@ def _mixture(
         snr_db=snr_db,
         level_dbfs=_within(random, settings.level_dbfs),
         speech=_speech(random, utterance, by_speaker[utterance.group], settings.seconds * speed),
-        noises=tuple(_stretch(random, recording, settings.seconds, random.uniform(-5, 5)) for recording in chosen),
+        noises=tuple(_stretch(random, recording, settings.seconds, _within(random, (-5, 5))) for recording in chosen),
         low_pass_hz=_low_pass(random, settings) if split == "train" else None,
         reverberation=_reverberation(random, settings, rooms) if split == "train" else None,
         speed=speed,
@@ -249,7 +249,7 @@ def _stretch(random: np.random.Generator, recording: Recording, seconds: float, 
         whole=(recording.start, recording.n_samples),
         start=start,
         n_samples=n_samples,
-        gain_db=round(float(gain_db), 6),
+        gain_db=gain_db,
         within=recording.within,
     )
 

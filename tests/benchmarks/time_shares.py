@@ -9,6 +9,7 @@ all else, the project's own arithmetic and bookkeeping. What it takes to count t
 
 import argparse
 import csv
+import gc
 import json
 import os
 import tempfile
@@ -108,6 +109,7 @@ def main() -> None:
         )
     ]
     tables = [("plan and index", owner, key) for owner, key in ((json.JSONEncoder, "encode"), (csv.DictWriter, "writerow"))]
+    gc.freeze()  # as run_stage does
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         shares(
