@@ -71,7 +71,8 @@ def run(
         more = f" and {len(others) - N_NAMED} more" if len(others) > N_NAMED else ""
         say(f"passed over, by their names no sound or video ({len(others)}): {shown(', '.join(others[:N_NAMED]))}{more}")
     if not found:
-        print(f"error: {shown(source)}: no sound or video files in this folder.", file=sys.stderr)
+        hint = "; put recordings there, or run 'dvc repro', which makes some" if source == INBOX else ""
+        print(f"error: {shown(source)}: no sound or video files in this folder{hint}.", file=sys.stderr)
         raise SystemExit(2)
     if loaded(options.model, options.engine).looks_ahead:
         say("This model looks ahead: recordings are denoised in windows of 4 s that overlap by 2 s on either side.")
@@ -143,9 +144,8 @@ def summary(outcomes: Sequence[Outcome], target: Path, place: Path | None, secon
     counts = Counter(one.status for one in outcomes)
     length = sum(one.seconds for one in outcomes if one.status == "denoised")
     lines = [f"{one.name}: {'; '.join(one.remarks)}" for one in outcomes if one.remarks and one.status == "denoised"]
-    lines += [
-        f"{counts['denoised']:>7} denoised into {target}, {length / 3600:.2f} h of sound, {length / seconds:.0f} x real time"
-    ]
+    work = f" into {target}, {length / 3600:.2f} h of sound, {length / seconds:.0f} x real time" if counts["denoised"] else ""
+    lines += [f"{counts['denoised']:>7} denoised{work}"]
     lines += [f"{counts['kept']:>7} kept, which were done already"] if counts["kept"] else []
     lines += [f"{counts['failed']:>7} failed:"] if counts["failed"] else []
     lines += [f"          {one.remarks[0]}" for one in outcomes if one.status == "failed"]

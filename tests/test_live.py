@@ -479,7 +479,12 @@ def test_the_command_runs_with_closed_streams(untrained: Path, closed: str) -> N
         ([], b"no sound", 1, "error: The input is no WAV stream; name the format of raw samples with --rate"),
         (["--rate", "16000"], b"\0\0\0", 1, "error: The stream was cut off: expected whole samples, found 3 bytes"),
         (["--rate", "16000", "--mix", "2"], b"", 2, "error: The share of the unprocessed sound (mix) is 2: expected 0 to 1."),
-        (["--rate", "16000", "--model", "gone"], b"", 2, "error: gone: no such weights file"),
+        (
+            ["--rate", "16000", "--model", "gone"],
+            b"",
+            2,
+            "error: --model gone: no such weights file, and not one of best and live.",
+        ),
     ],
 )
 def test_mistakes_of_a_stream_are_said(

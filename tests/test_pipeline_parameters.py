@@ -275,7 +275,8 @@ def test_a_stage_whose_input_is_not_there_says_which_comes_first(
 
 def test_an_empty_inbox_is_no_failure_but_said(repository_folder: Path, command: Command) -> None:
     ended = command("denoise")
-    assert (ended.code, ended.err) == (2, "error: data/inbox: no sound or video files in this folder.\n")
+    hint = "put recordings there, or run 'dvc repro', which makes some"
+    assert (ended.code, ended.err) == (2, f"error: data/inbox: no sound or video files in this folder; {hint}.\n")
     assert files() == set()
 
 

@@ -57,8 +57,16 @@ def arguments_blamed() -> Iterator[None]:
 
 
 def chosen_model(name: str | None, *, live: bool) -> Path:
-    """The weights that `--model` names; without it those for files, or those for a live signal."""
-    return PRETRAINED.get(name or ("live" if live else "best")) or Path(str(name))
+    """The weights that `--model` names; without it those for files, or those for a live signal.
+
+    Raises:
+        CheckpointError: a word that names neither.
+    """
+    name = name or ("live" if live else "best")
+    path = PRETRAINED.get(name, Path(name))
+    if name not in PRETRAINED and path.name == name and not path.suffix and not path.exists():
+        raise CheckpointError(f"--model {name}: no such weights file, and not one of {' and '.join(PRETRAINED)}.")
+    return path
 
 
 def parser(description: str) -> argparse.ArgumentParser:
