@@ -71,6 +71,8 @@ CHANGES: dict[str, list[str]] = {
     "noise by the second": ["mix.noise_evenly_by=second"],
     "points of PESQ": ["train.pesq_weight=0.04"],
     "points of PESQ, SNR": ["train.pesq_weight=0.08", "train.snr_weight=0.1"],
+    "ESTOI": ["train.estoi_weight=0.3"],
+    "ESTOI, points of PESQ, SNR": ["train.estoi_weight=0.3", "train.pesq_weight=0.08", "train.snr_weight=0.1"],
     "window of 60 ms": ["stft.n_fft=960", "stft.win_length=960", "stft.hop_length=320"],
 }
 
