@@ -16,7 +16,6 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 
@@ -111,14 +110,14 @@ def _worked(options: Options, ledger: Ledger, settings: str, overwrite: bool, jo
 
 def _denoised(options: Options, ledger: Ledger, key: str, overwrite: bool, job: Job) -> Outcome:
     """Denoises one recording block by block, and notes its output under `key`."""
-    with ExitStack() as claim, reader(job.source) as source:
+    with reader(job.source) as source:
         stream = StreamingDenoiser(
             loaded(options.model, options.engine), source.sample_rate, source.n_channels, strength=options.strength
         )
         n_samples = 0
-        with writer(job.target, like=source, taken=job.taken) as sink:
-            # Held until the output is noted.
-            claim.enter_context(ledger.claimed(sink.path, overwrite=overwrite))
+        admit = partial(ledger.admit, job, overwrite=overwrite)
+        with writer(job.target, like=source, taken=job.taken, admit=admit) as sink:
+            ledger.check(job, sink.path, overwrite=overwrite)
             for block in source.blocks(BLOCK_S * source.sample_rate):
                 n_samples += len(block)
                 sink.write(stream.process(block))

@@ -437,6 +437,39 @@ def test_a_report_replaces_nothing_but_a_report(untrained: Path, command: Comman
         assert "a.wav,denoised,a.wav" in place.read_text(encoding="utf-8")
 
 
+@pytest.mark.parametrize("there", ["a pipe", "a link that leads nowhere"])
+def test_a_report_replaces_nothing_that_is_no_file(untrained: Path, command: Command, there: str) -> None:
+    recorded(Path("in/a.wav"))
+    place = Path("report.csv")
+    if there == "a pipe":
+        os.mkfifo(place)
+    else:
+        place.symlink_to("nowhere")
+    ended = command("denoise", "in", "out", "--jobs", "1", "--report", place, "--overwrite")
+    assert_refused(ended, "report.csv: the report would replace this, which is no file: name another one.", code=2)
+    assert place.is_fifo() or place.is_symlink()
+
+
+@pytest.mark.parametrize("place", ["out", "out/a.wav/report.csv"])
+def test_a_report_is_not_in_the_way_of_an_output(untrained: Path, command: Command, place: str) -> None:
+    recorded(Path("in/a.wav"))
+    ended = command("denoise", "in", "out", "--jobs", "1", "--report", place)
+    assert_refused(ended, f"{place}: the report would be in the way of the output of a.wav: name another file.", code=2)
+    assert not Path("out").exists()
+
+
+def test_recordings_of_one_name_in_two_folders_do_not_replace_each_other(untrained: Path, command: Command) -> None:
+    for number, name in enumerate(("day1", "day2")):
+        recorded(Path(name) / "r.wav", rate=(8000, 16000)[number])
+    assert command("denoise", "day1", "out", "--jobs", "1").code == 0
+    first = Path("out/r.wav").read_bytes()
+    assert_refused(command("denoise", "day2", "out", "--jobs", "1"), "error: 1 of 1 files failed")
+    assert "out/r.wav is there already, and was made from " in rows()["r.wav"]["remarks"]
+    assert "day1/r.wav: move it away" in rows()["r.wav"]["remarks"]
+    assert Path("out/r.wav").read_bytes() == first
+    assert command("denoise", "day2", "out2", "--jobs", "1").code == 0
+
+
 def test_a_moved_recording_is_denoised_to_its_new_place(untrained: Path, command: Command) -> None:
     recorded(Path("in/a.wav"))
     command("denoise", "in", "out", "--jobs", "1")
@@ -494,7 +527,7 @@ def test_an_output_that_cannot_be_written_is_named(untrained: Path, command: Com
     ended = command("denoise", "in", "out", "--jobs", "1")
     assert_refused(ended, "1 of 2 files failed")
     assert counted(ended) == {"denoised": 1, "failed": 1}
-    assert "out/b" in rows()["b/c.wav"]["remarks"]
+    assert rows()["b/c.wav"]["remarks"].startswith("out/b/c.wav: a file is in the place of its folder: move that away")
 
 
 @pytest.mark.parametrize("names", [[], ["notes.txt"], [".hidden.wav"]])

@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 
 from stages.core.batch import Job, Outcome
+from stages.core.errors import DenoisingError
+from stages.core.files import written
 from stages.core.ledger import Ledger, LedgerError
 
 OUTPUT = b"an output"
@@ -23,7 +25,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def job(content: bytes = b"an input", name: str = "a.wav") -> Job:
     """A recording of these bytes."""
     path = Path("in") / name
-    path.parent.mkdir(exist_ok=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(content)
     return Job(name, path, Path("out") / name, len(content))
 
@@ -148,54 +150,122 @@ def test_a_note_with_a_wrong_value_is_as_none(value: Any) -> None:
     assert ledger.found(key, work) is None
 
 
-def test_a_place_is_free_or_has_what_was_made_from_here() -> None:
-    ledger, work = Ledger(Path("ledger"), copies=False), job()
-    with ledger.claimed(work.target, overwrite=False):
-        pass
-    noted(ledger, work)
-    # Made from here, whichever name it has now, and whoever asks.
-    work.target.rename("out/b.wav")
-    with Ledger(Path("ledger"), copies=False).claimed(Path("out/b.wav"), overwrite=False):
-        pass
+def put(ledger: Ledger, work: Job, content: bytes = OUTPUT, *, overwrite: bool = False) -> None:
+    """Writes an output as denoising does, without noting it as done."""
+    ledger.check(work, work.target, overwrite=overwrite)
+    with written(work.target, lambda made: ledger.admit(work, work.target, made, overwrite=overwrite)) as temporary:
+        temporary.write_bytes(content)
 
 
-@pytest.mark.parametrize("there", ["another", "edited", "a link that leads nowhere"])
+def test_what_was_made_from_a_recording_is_replaced_by_what_is_made_from_it_later() -> None:
+    for content in (b"first", b"of other settings", b"of a changed recording"):
+        put(Ledger(Path("ledger"), copies=False), job(content), content)
+        assert Path("out/a.wav").read_bytes() == content
+
+
+def test_ledger_recordings_and_outputs_may_be_moved_together() -> None:
+    put(Ledger(Path("all/ledger"), copies=False), replace(job(), source=Path("all/in/a.wav"), target=Path("all/out/a.wav")))
+    Path("all").rename("moved")
+    work = replace(job(), source=Path("moved/in/a.wav"), target=Path("moved/out/a.wav"))
+    put(Ledger(Path("moved/ledger"), copies=False), work, b"of other settings")
+    assert Path("moved/out/a.wav").read_bytes() == b"of other settings"
+
+
+@pytest.mark.parametrize("there", ["another", "edited", "a copy of an output", "a link that leads nowhere"])
 def test_what_was_not_made_from_here_keeps_its_place(there: str) -> None:
     ledger, work = Ledger(Path("ledger"), copies=False), job()
     if there == "edited":
-        noted(ledger, work)
+        put(ledger, work)
+    if there == "a copy of an output":
+        put(ledger, replace(work, target=Path("out/b.wav")), b"a take that is wanted")
     work.target.parent.mkdir(exist_ok=True)
     if there == "a link that leads nowhere":
         work.target.symlink_to("nowhere")
     else:
         work.target.write_bytes(b"a take that is wanted")
-    with (
-        pytest.raises(LedgerError, match=r"out/a\.wav is there already, and was not made from here .* --overwrite"),
-        ledger.claimed(work.target, overwrite=False),
-    ):
-        pytest.fail("nothing is to be written there")
+    with pytest.raises(LedgerError, match=r"out/a\.wav is there already, and was not made from here .* --overwrite"):
+        ledger.check(work, work.target, overwrite=False)
+    if there == "a link that leads nowhere":
+        assert work.target.is_symlink()
+    else:
+        assert work.target.read_bytes() == b"a take that is wanted"
     for owner, overwrite in ((ledger, True), (Ledger(Path("ledger"), copies=True), False)):
-        with owner.claimed(work.target, overwrite=overwrite):
-            pass
+        owner.check(work, work.target, overwrite=overwrite)
 
 
-def test_what_a_killed_process_was_writing_is_known() -> None:
+def test_what_was_made_from_another_recording_keeps_its_place() -> None:
+    ledger, first, second = Ledger(Path("ledger"), copies=False), job(name="one/r.wav"), job(name="two/r.wav")
+    place = Path("out/r.wav")
+    put(ledger, replace(first, target=place), b"of the first")
+    with pytest.raises(LedgerError, match=r"out/r\.wav is there already, and was made from in/one/r\.wav: .* --overwrite"):
+        put(ledger, replace(second, target=place), b"of the second")
+    assert place.read_bytes() == b"of the first"
+    put(ledger, replace(second, target=place), b"of the second", overwrite=True)
+    put(ledger, replace(second, target=place), b"of other settings")
+
+
+@pytest.mark.parametrize("before", [None, b"of other settings"])
+@pytest.mark.parametrize("put_in_place", [False, True])
+def test_whenever_a_process_is_killed_the_place_is_known(before: bytes | None, put_in_place: bool) -> None:
     ledger, work = Ledger(Path("ledger"), copies=False), job()
-    killed = ledger.claimed(work.target, overwrite=False)
-    killed.__enter__()
+    if before:
+        put(ledger, work, before)
+    made = Path("made")
+    made.write_bytes(OUTPUT)
+    ledger.admit(work, work.target, made, overwrite=False)
+    if put_in_place:
+        work.target.parent.mkdir(exist_ok=True)
+        made.rename(work.target)
+    # The next process, after a file of the user's came, and without one.
+    there = work.target.read_bytes() if work.target.exists() else None
     work.target.parent.mkdir(exist_ok=True)
-    work.target.write_bytes(OUTPUT)
-    with Ledger(Path("ledger"), copies=False).claimed(work.target, overwrite=False):
-        noted(ledger, work)
-    work.target.write_bytes(b"edited")
-    with pytest.raises(LedgerError), ledger.claimed(work.target, overwrite=False):
-        pytest.fail("the claim ended with the second run")
+    work.target.write_bytes(b"mine")
+    with pytest.raises(LedgerError):
+        put(ledger, work, b"of the next")
+    assert work.target.read_bytes() == b"mine"
+    work.target.unlink() if there is None else work.target.write_bytes(there)
+    put(ledger, work, b"of the next")
 
 
-def test_a_claim_ends_with_an_error() -> None:
-    ledger, place = Ledger(Path("ledger"), copies=False), Path("a.wav")
-    with pytest.raises(ZeroDivisionError), ledger.claimed(place, overwrite=False):
-        raise ZeroDivisionError
-    place.write_bytes(b"put there by the user")
-    with pytest.raises(LedgerError), ledger.claimed(place, overwrite=False):
-        pytest.fail("the place is taken")
+def test_what_comes_while_an_output_is_made_stays() -> None:
+    ledger, work = Ledger(Path("ledger"), copies=False), job()
+
+    def late(made: Path) -> None:
+        work.target.write_bytes(b"put there by the user")
+        ledger.admit(work, work.target, made, overwrite=False)
+
+    with pytest.raises(LedgerError, match="was not made from here"), written(work.target, late) as temporary:
+        temporary.write_bytes(OUTPUT)
+    assert work.target.read_bytes() == b"put there by the user"
+    assert [path.name for path in Path("out").iterdir()] == ["a.wav"]
+
+
+def test_what_is_kept_is_known_in_its_new_place() -> None:
+    ledger, work = Ledger(Path("ledger"), copies=False), job()
+    key = noted(ledger, work)
+    Path("out").rename("moved")
+    there = replace(work, target=Path("moved/a.wav"))
+    with pytest.raises(LedgerError):
+        ledger.check(there, there.target, overwrite=False)
+    assert ledger.found(key, there) is not None
+    ledger.check(there, there.target, overwrite=False)
+
+
+def test_a_ledger_that_cannot_be_written_is_blamed_and_nothing_is_put_in_place() -> None:
+    Path("ledger").write_text("a file", encoding="utf-8")
+    ledger, work = Ledger(Path("ledger"), copies=False), job()
+    with pytest.raises(DenoisingError, match="ledger"):
+        put(ledger, work)
+    assert not work.target.exists()
+
+
+@pytest.mark.parametrize(
+    "damage", ["", "[]", '{"source": 1, "contents": []}', '{"source": "a", "contents": 3}', '{"other": 1}']
+)
+def test_a_damaged_note_of_a_place_is_as_none(damage: str) -> None:
+    ledger, work = Ledger(Path("ledger"), copies=False), job()
+    put(ledger, work)
+    (note,) = Path("ledger").glob("*.place")
+    note.write_text(damage, encoding="utf-8")
+    with pytest.raises(LedgerError, match="was not made from here"):
+        ledger.check(work, work.target, overwrite=False)

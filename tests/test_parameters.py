@@ -119,6 +119,7 @@ def test_a_value_of_the_wrong_type_is_named(tmp_path: Path, key: str, value: Any
         ("train.snr_weight", -0.01),
         ("train.pesq_weight", -0.01),
         ("train.estoi_weight", -0.01),
+        ("train.estoi_weight", 1e4),
         ("train.averaging", -0.1),
         ("train.averaging", 1.0),
         ("train.remix.probability", 1.5),
@@ -203,6 +204,18 @@ def test_a_range_of_one_value_is_none(tmp_path: Path) -> None:
         (
             [("train.remix.speech_only_share", 0.6), ("train.remix.noise_only_share", 0.6)],
             "may not come to more than 1 together",
+        ),
+        (
+            [("train.loss", "mse"), ("train.estoi_weight", 0.3)],
+            "train: estoi_weight is a part of the compressed loss: set train.estoi_weight=0, or use train.loss=compressed",
+        ),
+        (
+            [("train.loss", "bce"), ("model.target", "ibm"), ("train.pesq_weight", 0.1)],
+            "train: pesq_weight is a part of the compressed loss: set train.pesq_weight=0, or use train.loss=compressed",
+        ),
+        (
+            [("train.estoi_weight", 0.3), ("train.crop_s", 0.4)],
+            "train: estoi_weight compares stretches of 0.4 s: set train.crop_s=0, or 0.5 at least",
         ),
         (
             [("train.loss", "mse"), ("train.consistency", True)],

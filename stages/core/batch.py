@@ -99,8 +99,12 @@ def check_report(place: Path, work: Sequence[Job], model: Path, *, overwrite: bo
         outputs = [str(job.target) + suffix for suffix in ("", *FALLBACKS)]
         if own == os.path.realpath(job.source) or own in map(os.path.realpath, outputs):
             raise BatchError(f"{place}: the report would replace {job.name} or its output: name another file.")
+        if any(place.is_relative_to(output) for output in outputs) or job.target.is_relative_to(place):
+            raise BatchError(f"{place}: the report would be in the way of the output of {job.name}: name another file.")
     if own == os.path.realpath(model):
         raise BatchError(f"{place}: the report would replace the model: name another file.")
+    if os.path.lexists(place) and not place.is_file():
+        raise BatchError(f"{place}: the report would replace this, which is no file: name another one.")
     if place.is_file() and place.stat().st_size and not overwrite and not _is_report(place):
         raise BatchError(f"{place}: the report would replace a file that is none: name another file, or add --overwrite.")
     place.parent.mkdir(parents=True, exist_ok=True)
@@ -112,7 +116,7 @@ def clear_partial(folder: Path, *, below: bool = True) -> None:
     """Removes what processes that were killed have left half written in `folder`, and in the folders below it if `below`."""
     for path in (folder.rglob if below else folder.glob)(f"{PARTIAL}*"):
         writer = path.name.removeprefix(PARTIAL).split("-")[0]
-        if writer.isdecimal() and not psutil.pid_exists(int(writer)):
+        if writer.isdecimal() and path.is_file() and not psutil.pid_exists(int(writer)):
             path.unlink(missing_ok=True)
 
 

@@ -7,7 +7,7 @@ import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -23,24 +23,32 @@ class WriteError(DenoisingError):
 
 
 @contextmanager
-def written(path: Path) -> Iterator[Path]:
+def written(path: Path, admit: Callable[[Path], None] | None = None) -> Iterator[Path]:
     """Yields a temporary path beside `path` and moves it there once the block has ended well.
 
     The temporary name starts with a dot and the number of this process and keeps the suffix of `path`, so that writers that
-    go by the suffix work. The folder is made. When the block raises, `path` is left as it was and the temporary file removed.
+    go by the suffix work. The folder is made. When the block raises, or `admit`, which is given the temporary path last of all,
+    `path` is left as it was and the temporary file removed.
 
     Raises:
-        WriteError: `path` is a folder, or the disk is full.
+        WriteError: `path` is a folder or a device, a file is in the place of its folder, or the disk is full.
     """
     if path.is_dir():
         raise WriteError(f"{path} is a folder, where a file is to be written: remove it, or name another place.")
-    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.exists() and not path.is_file():
+        raise WriteError(f"{path} is a pipe, a device or the like, where a file is to be written: name another place.")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError):
+        raise WriteError(f"{path}: a file is in the place of its folder: move that away, or name another place.") from None
     handle, name = tempfile.mkstemp(prefix=f"{PARTIAL}{os.getpid()}-", suffix=path.suffix, dir=path.parent)
     os.close(handle)
     temporary = Path(name)
     try:
         yield temporary
         temporary.chmod(0o666 & ~_umask())
+        if admit:
+            admit(temporary)
         os.replace(temporary, path)
     except RuntimeError as error:
         # What libsndfile and PyTorch raise when a disk is full, among other things.

@@ -27,6 +27,14 @@ class Record:
     remarks: list[str]
 
 
+@dataclass(frozen=True, slots=True)
+class Place:
+    """What may be in the place of an output: the SHA-256 of files made from the recording `source`, seen from the ledger."""
+
+    source: str
+    contents: list[str]
+
+
 class Ledger:
     """Remembers which outputs were made from which input, model and settings, whatever dates and names say.
 
@@ -42,25 +50,35 @@ class Ledger:
         """What an output depends on: the bytes of the input, both suffixes, and model and settings."""
         return digest(file_digest(job.source), job.source.suffix.lower(), job.target.suffix.lower(), settings)[:40]
 
-    @contextmanager
-    def claimed(self, output: Path, *, overwrite: bool) -> Iterator[None]:
-        """Keeps the place of an output while it is written and noted; what a killed process was writing is known by it.
+    def check(self, job: Job, output: Path, *, overwrite: bool) -> None:
+        """Raises LedgerError when a file in the place of an output was not made from this recording, or was changed since."""
+        if overwrite or self.copies or not os.path.lexists(output):
+            return
+        note = self._noted(output)
+        if not output.is_file() or file_digest(output) not in note.contents:
+            why = "was not made from here or was changed since"
+        elif note.source != self._named(job.source):
+            why = f"was made from {os.path.normpath(self.folder / note.source)}"
+        else:
+            return
+        raise LedgerError(
+            f"{output} is there already, and {why}: move it away, name another place, or replace it with --overwrite."
+        )
+
+    def admit(self, job: Job, output: Path, made: Path, *, overwrite: bool) -> None:
+        """Checks the place of an output once more, and notes that what is in the file `made` is about to be put there.
+
+        What is there until then stays in the note: a process may be killed in between.
 
         Raises:
-            LedgerError: a file is there that was not made from here, and it is not to be overwritten.
+            LedgerError: as check, or the note cannot be written.
         """
-        claim = self.folder / f"{digest(os.fsencode(os.path.realpath(output)))[:40]}.claim"
-        if os.path.lexists(output) and not (overwrite or self.copies or claim.exists() or self._is_made(output)):
-            raise LedgerError(
-                f"{output} is there already, and was not made from here or was changed since: "
-                "move it away, name another place, or replace it with --overwrite."
-            )
-        claim.parent.mkdir(parents=True, exist_ok=True)
-        claim.touch()
-        try:
-            yield
-        finally:
-            claim.unlink(missing_ok=True)
+        self.check(job, output, overwrite=overwrite)
+        if self.copies:
+            return
+        contents = [file_digest(output)] if output.is_file() else []
+        with self._blamed():
+            write_json(self._place(output), asdict(Place(self._named(job.source), [*contents, file_digest(made)])))
 
     def found(self, key: str, job: Job) -> Outcome | None:
         """The outcome of a recording whose output is still in its place, or was put back there; None otherwise."""
@@ -76,27 +94,46 @@ class Ledger:
             with written(output) as temporary:
                 shutil.copyfile(copy, temporary)
         if output.is_file() and file_digest(output) == record.content:
+            if not self.copies and record.content not in self._noted(output).contents:
+                self.admit(job, output, output, overwrite=True)
             return Outcome(job.name, "kept", job.below(output), record.seconds, record.remarks)
         return None
 
     def add(self, key: str, job: Job, output: Path, seconds: float, remarks: Sequence[str]) -> Outcome:
         """Notes an output that has just been written."""
         said = [shown(remark) for remark in remarks]
-        record = Record(output.name.removeprefix(job.target.name), file_digest(output), seconds, said)
-        if self.copies:
-            with written(self.folder / key) as temporary:
-                temporary.unlink()
-                _linked(output, temporary)
-        write_json(self.folder / f"{key}.json", asdict(record))
-        self._mark(record.content).touch()
+        with self._blamed():
+            record = Record(output.name.removeprefix(job.target.name), file_digest(output), seconds, said)
+            if self.copies:
+                with written(self.folder / key) as temporary:
+                    temporary.unlink()
+                    _linked(output, temporary)
+            write_json(self.folder / f"{key}.json", asdict(record))
         return Outcome(job.name, "denoised", job.below(output), seconds, said)
 
-    def _is_made(self, output: Path) -> bool:
-        """Whether a file holds what was written from here, under whichever name."""
-        return output.is_file() and self._mark(file_digest(output)).exists()
+    @contextmanager
+    def _blamed(self) -> Iterator[None]:
+        """Says that it is the ledger that cannot be written, and no recording."""
+        try:
+            yield
+        except OSError as error:
+            raise LedgerError(f"{self.folder}: what is done cannot be noted here ({error.strerror or error}).") from None
 
-    def _mark(self, content: str) -> Path:
-        return self.folder / f"{content[:40]}.made"
+    def _noted(self, output: Path) -> Place:
+        try:
+            note = Place(**json.loads(self._place(output).read_text(encoding="utf-8")))
+            return note if isinstance(note.source, str) and isinstance(note.contents, list) else Place("", [])
+        except (OSError, ValueError, TypeError):
+            return Place("", [])
+
+    def _place(self, output: Path) -> Path:
+        """The note of a place, by where it is, not by where a link in it leads."""
+        return self.folder / f"{digest(self._named(output.parent), os.fsencode(output.name))[:40]}.place"
+
+    def _named(self, path: Path) -> str:
+        """Where a file is, seen from the ledger, so that both may be moved together; what is not UTF-8 is escaped."""
+        seen = os.path.relpath(os.path.realpath(path), os.path.realpath(self.folder))
+        return seen.encode("utf-8", "backslashreplace").decode()
 
 
 def _linked(source: Path, target: Path) -> None:

@@ -2,9 +2,10 @@
 
 import errno
 import os
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import av
@@ -98,12 +99,15 @@ class _Plan:
 
 
 @contextmanager
-def writer(path: Path, like: MediaReader, taken: Collection[str] = ()) -> Iterator[MediaSink]:
+def writer(
+    path: Path, like: MediaReader, taken: Collection[str] = (), admit: Callable[[Path, Path], None] | None = None
+) -> Iterator[MediaSink]:
     """Opens a file for sound as long as that of `like`, in the same format, with its picture, other streams and tags.
 
     The file appears when the block has ended well. Where the format cannot be written, `sink.path` has `.flac`, `.wav` or
     `.mkv` behind the name, and `sink.remarks` says so; but none of those of `taken`, whose names belong to other files. The
-    suffix of `path` rules where it is not that of the input.
+    suffix of `path` rules where it is not that of the input. `admit` is called with the file's path and the whole file at a
+    temporary one, before it is put in place, and may refuse.
 
     Raises:
         MediaError: no format fits, or the file cannot be written.
@@ -111,7 +115,7 @@ def writer(path: Path, like: MediaReader, taken: Collection[str] = ()) -> Iterat
     if os.path.realpath(path) == os.path.realpath(like.path):
         raise MediaError(f"{path} would be overwritten while it is read: name another output.")
     with ExitStack() as stack:
-        sink = _opened(stack, path, like, taken)
+        sink = _opened(stack, path, like, taken, admit)
         yield sink
         sink.finish()
     sink.remarks += _losses(like.path, sink.path)
@@ -119,7 +123,13 @@ def writer(path: Path, like: MediaReader, taken: Collection[str] = ()) -> Iterat
     sink.remarks += [f"not kept: {', '.join(lost)}"] if lost else []
 
 
-def _opened(stack: ExitStack, path: Path, like: MediaReader, taken: Collection[str]) -> MediaSink:
+def _opened(
+    stack: ExitStack,
+    path: Path,
+    like: MediaReader,
+    taken: Collection[str],
+    admit: Callable[[Path, Path], None] | None,
+) -> MediaSink:
     """The first plan that works and takes the place of no other file."""
     refusals = []
     for plan in _plans(path, like):
@@ -130,7 +140,7 @@ def _opened(stack: ExitStack, path: Path, like: MediaReader, taken: Collection[s
         try:
             # The error has to pass through it, or what has not been written would be put in place.
             with ExitStack() as attempt:
-                sink = _sink(attempt.enter_context(written(plan.path)), plan, like)
+                sink = _sink(attempt.enter_context(written(plan.path, admit and partial(admit, plan.path))), plan, like)
                 attempt.callback(sink.close)
                 stack.enter_context(attempt.pop_all())
         except _FormatError as refusal:

@@ -6,6 +6,9 @@ from pydantic import Field, model_validator
 
 from stages.core.sections import Count, DecibelRange, Section, Seed, Share
 
+# A piece in which there is at least one stretch of extended STOI.
+_SHORTEST_S = 0.5
+
 
 class Remix(Section):
     """Mixtures put together anew while training."""
@@ -30,8 +33,8 @@ class Train(Section):
     init_from: str
     loss: Literal["mse", "bce", "compressed"]
     snr_weight: Annotated[float, Field(ge=0)]
-    pesq_weight: Annotated[float, Field(ge=0)]
-    estoi_weight: Annotated[float, Field(ge=0)]
+    pesq_weight: Annotated[float, Field(ge=0, le=1000)]
+    estoi_weight: Annotated[float, Field(ge=0, le=1000)]
     consistency: bool
     n_epochs: Count
     batch_size: Count
@@ -54,4 +57,9 @@ class Train(Section):
                 f"consistency is about the spectrum of an estimate, and the loss {self.loss} judges what the network puts out: "
                 "set train.consistency=false, or use it with train.loss=compressed"
             )
+        for name, weight in (("pesq_weight", self.pesq_weight), ("estoi_weight", self.estoi_weight)):
+            if weight and self.loss != "compressed":
+                raise ValueError(f"{name} is a part of the compressed loss: set train.{name}=0, or use train.loss=compressed")
+        if self.estoi_weight and 0 < self.crop_s < _SHORTEST_S:
+            raise ValueError(f"estoi_weight compares stretches of 0.4 s: set train.crop_s=0, or {_SHORTEST_S} at least")
         return self
