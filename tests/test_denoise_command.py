@@ -453,8 +453,9 @@ def test_a_report_replaces_nothing_that_is_no_file(untrained: Path, command: Com
 @pytest.mark.parametrize("place", ["out", "out/a.wav/report.csv"])
 def test_a_report_is_not_in_the_way_of_an_output(untrained: Path, command: Command, place: str) -> None:
     recorded(Path("in/a.wav"))
-    ended = command("denoise", "in", "out", "--jobs", "1", "--report", place)
-    assert_refused(ended, f"{place}: the report would be in the way of the output of a.wav: name another file.", code=2)
+    for named in (place, Path(place).absolute()):
+        ended = command("denoise", "in", "out", "--jobs", "1", "--report", named)
+        assert_refused(ended, f"{named}: the report would be in the way of the output of a.wav: name another file.", code=2)
     assert not Path("out").exists()
 
 

@@ -227,6 +227,17 @@ def test_whenever_a_process_is_killed_the_place_is_known(before: bytes | None, p
     put(ledger, work, b"of the next")
 
 
+def test_a_forced_run_that_was_killed_leaves_a_file_of_the_users_as_foreign_as_it_was() -> None:
+    ledger, work, made = Ledger(Path("ledger"), copies=False), job(), Path("made")
+    work.target.parent.mkdir()
+    work.target.write_bytes(b"mine")
+    made.write_bytes(OUTPUT)
+    ledger.admit(work, work.target, made, overwrite=True)  # and killed before it is put in place
+    with pytest.raises(LedgerError, match="was not made from here"):
+        put(ledger, work)
+    assert work.target.read_bytes() == b"mine"
+
+
 def test_what_comes_while_an_output_is_made_stays() -> None:
     ledger, work = Ledger(Path("ledger"), copies=False), job()
 

@@ -93,13 +93,14 @@ def check_report(place: Path, work: Sequence[Job], model: Path, *, overwrite: bo
     With `overwrite` it may replace a file that is no such table, though no recording, no output and not the model.
     """
     own = os.path.realpath(place)
+    above = {str(folder) for folder in Path(own).parents}
     if place.is_dir():
         raise BatchError(f"{place}: the report would be written here, but this is a folder: name a file.")
     for job in work:
-        outputs = [str(job.target) + suffix for suffix in ("", *FALLBACKS)]
-        if own == os.path.realpath(job.source) or own in map(os.path.realpath, outputs):
+        outputs = [os.path.realpath(str(job.target) + suffix) for suffix in ("", *FALLBACKS)]
+        if own == os.path.realpath(job.source) or own in outputs:
             raise BatchError(f"{place}: the report would replace {job.name} or its output: name another file.")
-        if any(place.is_relative_to(output) for output in outputs) or job.target.is_relative_to(place):
+        if not above.isdisjoint(outputs) or outputs[0].startswith(own + os.sep):
             raise BatchError(f"{place}: the report would be in the way of the output of {job.name}: name another file.")
     if own == os.path.realpath(model):
         raise BatchError(f"{place}: the report would replace the model: name another file.")

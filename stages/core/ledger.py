@@ -50,17 +50,24 @@ class Ledger:
         """What an output depends on: the bytes of the input, both suffixes, and model and settings."""
         return digest(file_digest(job.source), job.source.suffix.lower(), job.target.suffix.lower(), settings)[:40]
 
-    def check(self, job: Job, output: Path, *, overwrite: bool) -> None:
-        """Raises LedgerError when a file in the place of an output was not made from this recording, or was changed since."""
-        if overwrite or self.copies or not os.path.lexists(output):
-            return
+    def check(self, job: Job, output: Path, *, overwrite: bool) -> list[str]:
+        """The SHA-256 of the file in the place of an output if that was made from this recording; nothing where none is.
+
+        Raises:
+            LedgerError: what is there was made from something else, or was changed since, and it is not to be overwritten.
+        """
+        if self.copies or not os.path.lexists(output):
+            return []
         note = self._noted(output)
-        if not output.is_file() or file_digest(output) not in note.contents:
+        content = file_digest(output) if output.is_file() and note.contents else ""
+        if content not in note.contents:
             why = "was not made from here or was changed since"
         elif note.source != self._named(job.source):
             why = f"was made from {os.path.normpath(self.folder / note.source)}"
         else:
-            return
+            return [content]
+        if overwrite:
+            return []
         raise LedgerError(
             f"{output} is there already, and {why}: move it away, name another place, or replace it with --overwrite."
         )
@@ -68,17 +75,14 @@ class Ledger:
     def admit(self, job: Job, output: Path, made: Path, *, overwrite: bool) -> None:
         """Checks the place of an output once more, and notes that what is in the file `made` is about to be put there.
 
-        What is there until then stays in the note: a process may be killed in between.
+        An output that is there until then stays in the note: a process may be killed in between.
 
         Raises:
             LedgerError: as check, or the note cannot be written.
         """
-        self.check(job, output, overwrite=overwrite)
-        if self.copies:
-            return
-        contents = [file_digest(output)] if output.is_file() else []
-        with self._blamed():
-            write_json(self._place(output), asdict(Place(self._named(job.source), [*contents, file_digest(made)])))
+        before = self.check(job, output, overwrite=overwrite)
+        if not self.copies:
+            self._note(job, output, [*before, file_digest(made)])
 
     def found(self, key: str, job: Job) -> Outcome | None:
         """The outcome of a recording whose output is still in its place, or was put back there; None otherwise."""
@@ -95,7 +99,7 @@ class Ledger:
                 shutil.copyfile(copy, temporary)
         if output.is_file() and file_digest(output) == record.content:
             if not self.copies and record.content not in self._noted(output).contents:
-                self.admit(job, output, output, overwrite=True)
+                self._note(job, output, [record.content])
             return Outcome(job.name, "kept", job.below(output), record.seconds, record.remarks)
         return None
 
@@ -118,6 +122,10 @@ class Ledger:
             yield
         except OSError as error:
             raise LedgerError(f"{self.folder}: what is done cannot be noted here ({error.strerror or error}).") from None
+
+    def _note(self, job: Job, output: Path, contents: list[str]) -> None:
+        with self._blamed():
+            write_json(self._place(output), asdict(Place(self._named(job.source), contents)))
 
     def _noted(self, output: Path) -> Place:
         try:
