@@ -40,8 +40,8 @@ def test_rows_may_come_before_frames() -> None:
 
 def test_gradients_are_those_of_small_differences() -> None:
     kept = torch.rand(6, 2, 3, dtype=torch.float64, requires_grad=True)
-    added, before = (torch.randn(*shape, dtype=torch.float64, requires_grad=True) for shape in ((6, 2, 3), (2, 3)))
-    assert torch.autograd.gradcheck(_Leaking.apply, (kept, added, before))
+    new, before = (torch.randn(*shape, dtype=torch.float64, requires_grad=True) for shape in ((6, 2, 3), (2, 3)))
+    assert torch.autograd.gradcheck(_Leaking.apply, (kept, new, before))
 
 
 def test_units_forget_fast_and_slowly_at_first() -> None:

@@ -7,7 +7,7 @@ from scipy import signal
 from specimens import hiss, law, spectrum
 
 from stages.core.parameters import Stft
-from stages.core.spectra import n_bins, n_frames, spectrogram, waveform
+from stages.core.spectra import _FramePower, _Power, bin_power, n_bins, n_frames, power_spectrogram, spectrogram, waveform
 
 TRANSFORMS = [
     Stft(n_fft=512, win_length=512, hop_length=256),
@@ -122,3 +122,18 @@ def test_a_tone_is_in_its_bin() -> None:
     stft = TRANSFORMS[0]
     tone = torch.sin(2 * torch.pi * 1000 * torch.arange(8000) / 16000)
     assert spectrogram(tone, stft)[10].abs().argmax() == 1000 * 512 // 16000
+
+
+@pytest.mark.parametrize("stft", TRANSFORMS, ids=str)
+def test_powers_are_those_of_the_spectrogram(stft: Stft) -> None:
+    samples = torch.from_numpy(hiss(3000)).view(2, -1)
+    expected = spectrogram(samples, stft).abs().square()
+    for found in (power_spectrogram(samples, stft), bin_power(spectrogram(samples, stft))):
+        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize(("length", "n_fft"), [(8, 8), (8, 9), (6, 12), (7, 11)])
+def test_gradients_of_powers_are_those_of_small_differences(length: int, n_fft: int) -> None:
+    frames = torch.randn(3, length, dtype=torch.float64, generator=torch.Generator().manual_seed(1), requires_grad=True)
+    assert torch.autograd.gradcheck(lambda part: _FramePower.apply(part, n_fft), (frames,))
+    assert torch.autograd.gradcheck(lambda part: _Power.apply(torch.fft.rfft(part, n_fft)), (frames,))

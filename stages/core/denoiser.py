@@ -107,5 +107,5 @@ class Denoiser(nn.Module):
         scale = torch.from_numpy(level).to(device)
         mixture = spectrum.to(device) / scale
         raw, network_state = self(mixture, state.network if state else None)
-        estimate = self.target.estimate(self.target.activated(raw, mixture), mixture) * scale
+        estimate = self.target.estimated(raw, mixture) * scale
         return estimate.to(spectrum.device), DenoiserState(level_state, network_state)

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from stages.core.parameters import Stft
-from stages.core.spectra import bin_power, spectrogram
+from stages.core.spectra import power_spectrogram
 
 Waveforms = Float32[Tensor, "batch samples"]
 Bands = Float32[Tensor, "batch frames bands"]
@@ -49,7 +49,7 @@ def disturbances(estimate: Waveforms, speech: Waveforms, sample_rate: int) -> Fl
     hop = round(0.016 * sample_rate)
     stft = Stft(n_fft=2 * hop, win_length=2 * hop, hop_length=hop)
     hearing = _hearing(stft.n_fft, sample_rate, estimate.device)
-    powers = [bin_power(spectrogram(part, stft)) @ hearing.shares for part in (estimate, speech)]
+    powers = [power_spectrogram(part, stft) @ hearing.shares for part in (estimate, speech)]
     heard, reference = (_levelled(power, powers[1], hearing.speech) for power in powers)
     reference = reference * _equalisation(heard, reference)
     heard = heard * _gain(heard, reference, hearing)

@@ -8,6 +8,8 @@ from jaxtyping import Complex64, Float32, Float64
 from scipy import signal
 from torch import Tensor
 
+from stages.core.spectra import bin_power
+
 # The level follows the signal with this time constant: long against syllables, short against a walk across a room.
 _SECONDS = 2.0
 # Mean power of a bin below which a frame counts as digital silence; 16-bit rounding noise lies 60 dB above it.
@@ -46,8 +48,7 @@ def running_level(
 
 def magnitude(spectrum: Complex64[Tensor, "*shape"]) -> Float32[Tensor, "*shape"]:
     """The absolute value of complex numbers, with a gradient that stays finite at zero."""
-    parts = torch.view_as_real(spectrum)
-    return (parts.square().sum(-1) + 1e-12).sqrt()
+    return (bin_power(spectrum) + 1e-12).sqrt()
 
 
 def features(

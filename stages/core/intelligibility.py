@@ -8,7 +8,7 @@ from jaxtyping import Float32
 from torch import Tensor
 
 from stages.core.parameters import Stft
-from stages.core.spectra import bin_power, spectrogram
+from stages.core.spectra import power_spectrogram
 
 Waveforms = Float32[Tensor, "batch samples"]
 Bands = Float32[Tensor, "frames bands"]
@@ -34,7 +34,7 @@ def intelligibilities(estimate: Waveforms, speech: Waveforms, sample_rate: int) 
     hop = round(_FRAME_S * sample_rate / 2)
     stft = Stft(n_fft=2 ** math.ceil(math.log2(4 * hop)), win_length=2 * hop, hop_length=hop)
     shares = _thirds(stft.n_fft, sample_rate, estimate.device)
-    powers = [bin_power(spectrogram(part, stft)) for part in (estimate, speech)]
+    powers = [power_spectrogram(part, stft) for part in (estimate, speech)]
     envelopes = [(power @ shares + _NOTHING).sqrt() for power in powers]
     loudness = powers[1].sum(-1) / stft.n_fft
     spoken = (loudness > 10 ** (-_PAUSE_DB / 10) * loudness.amax(-1, keepdim=True)) & (loudness > _NOTHING)

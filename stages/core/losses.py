@@ -24,6 +24,8 @@ Scalar = Float32[Tensor, ""]
 _COMPLEX_SHARE = 0.3
 # Where there is only speech or only noise, the SNR term asks for no more than an error 40 dB below the mixture.
 _FLOOR = 1e-4
+# Far below the power of any levelled mixture, and no division by zero where all is silent.
+_TINY = 1e-8
 
 
 class Batch(NamedTuple):
@@ -73,7 +75,7 @@ class CompressedSpectrumError(Loss):
 
     def __call__(self, raw: Output, batch: Batch) -> Scalar:
         """0.7 (|Ŝ|^c - |S|^c)² + 0.3 |Ŝ^c - S^c|², less `snr_weight` times the SNR, and what is heard, weighted."""
-        estimate = self.target.estimate(self.target.activated(raw, batch.mixture), batch.mixture)
+        estimate = self.target.estimated(raw, batch.mixture)
         if self.settings.consistency:
             estimate = consistent(estimate, batch.level, self.stft)
         error = _spectral_error(estimate, batch.speech, self.target.compression)
@@ -120,13 +122,14 @@ def _spectral_error(estimate: Spectrum, speech: Spectrum, compression: float) ->
     compressed, wanted_compressed = absolute.pow(compression), wanted.pow(compression)
     parts = torch.view_as_real(estimate) * (compressed / absolute).unsqueeze(-1)
     wanted_parts = torch.view_as_real(speech) * (wanted_compressed / wanted).unsqueeze(-1)
-    complex_error = (parts - wanted_parts).square().sum(-1).mean()
+    complex_error = 2 * mse_loss(parts, wanted_parts)
     return (1 - _COMPLEX_SHARE) * mse_loss(compressed, wanted_compressed) + _COMPLEX_SHARE * complex_error
 
 
 def _snr_decades(estimate: Spectrum, mixture: Spectrum, speech: Spectrum) -> Scalar:
     """The mean over mixtures of log10(Σ|S|² / Σ|S - Ŝ|²); without speech Σ|X|² takes the place of Σ|S|²."""
-    power, error, whole = (magnitude(part).square().sum((1, 2)) for part in (speech, speech - estimate, mixture))
+    parts = (torch.view_as_real(part) for part in (speech, speech - estimate, mixture))
+    power, error, whole = (part.square().sum((1, 2, 3)) + _TINY for part in parts)
     silent = power < _FLOOR**2 * whole
     floor = torch.where(silent | (power == whole), _FLOOR * whole, torch.zeros_like(whole))
     return torch.log10(torch.where(silent, whole, power) / (error + floor)).mean()

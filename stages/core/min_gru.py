@@ -67,36 +67,38 @@ class MinGru(nn.Module):
         backward = name.endswith("_reverse")
         gates: Tensor = self.gates[name](sequence.flip(0) if backward else sequence)
         kept, new, opened = gates.chunk(3, -1)
-        kept = kept.to(before.dtype).sigmoid()
-        states: Tensor = _Leaking.apply(kept, (1 - kept) * new.tanh(), before)  # type: ignore[no-untyped-call]
+        kept, new = kept.to(before.dtype).sigmoid(), new.to(before.dtype)
+        # tanh by σ, which takes a fifth of the time.
+        states: Tensor = _Leaking.apply(kept, 2 * (2 * new).sigmoid() - 1, before)  # type: ignore[no-untyped-call]
         outputs = states.to(opened.dtype) * silu(opened)
         return (outputs.flip(0) if backward else outputs), states[-1]
 
 
 class _Leaking(torch.autograd.Function):
-    """h_t = kept_t · h_{t-1} + added_t, all (frames, rows, units), from a state (rows, units): its first `before`."""
+    """h_t = kept_t · h_{t-1} + (1 - kept_t) · new_t, all (frames, rows, units), from the state `before` (rows, units)."""
 
     @staticmethod
-    def forward(ctx: Any, kept: Tensor, added: Tensor, before: Tensor) -> Tensor:
+    def forward(ctx: Any, kept: Tensor, new: Tensor, before: Tensor) -> Tensor:
         """All states."""
-        states, last = torch.empty_like(added), before
+        states, last = torch.empty_like(new), before
         for frame, state in enumerate(states.unbind(0)):
-            torch.addcmul(added[frame], kept[frame], last, out=state)
+            torch.lerp(new[frame], last, kept[frame], out=state)
             last = state
-        ctx.save_for_backward(kept, states, before)
+        ctx.save_for_backward(kept, new, states, before)
         return states
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """The gradient of `added` leaks backward as states leak forward; the others follow from it at once."""
-        kept, states, before = ctx.saved_tensors
-        of_added = gradients[0].clone(memory_format=torch.contiguous_format)
+        """The gradient of a state leaks backward as states leak forward; the others follow from it at once."""
+        kept, new, states, before = ctx.saved_tensors
+        of_states = gradients[0].clone(memory_format=torch.contiguous_format)
         for frame in range(len(kept) - 2, -1, -1):
-            of_added[frame].addcmul_(kept[frame + 1], of_added[frame + 1])
-        of_kept = torch.empty_like(of_added)
-        torch.mul(of_added[0], before, out=of_kept[0])
-        torch.mul(of_added[1:], states[:-1], out=of_kept[1:])
-        return of_kept, of_added, kept[0] * of_added[0]
+            of_states[frame].addcmul_(kept[frame + 1], of_states[frame + 1])
+        of_kept = torch.empty_like(of_states)
+        torch.sub(before, new[0], out=of_kept[0])
+        torch.sub(states[:-1], new[1:], out=of_kept[1:])
+        of_before = kept[0] * of_states[0]
+        return of_kept.mul_(of_states), of_states.addcmul_(kept, of_states, value=-1), of_before
 
 
 def _gates(n_inputs: int, hidden: int) -> nn.Linear:

@@ -5,7 +5,6 @@ the nodes, their names and the bytes of the file are then the same with every ve
 """
 
 import json
-import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -28,8 +27,6 @@ _IR_VERSION = 8
 _MOST_BYTES = 2**31 - 2**20
 # Under the root of the magnitude, as in features.magnitude.
 _MAGNITUDE_FLOOR = 1e-12
-# Where ComplexMask.estimate clamps the mask, in terms of the raw output: atanh(tanh(x)) is x, without rounding twice.
-_LARGEST_RAW = math.atanh(0.9999)
 _CALLS = {
     True: "One frame per call, or any number; states are zeros before the first call, then the outputs next_... of the last.",
     False: "The whole signal in one call.",
@@ -136,10 +133,10 @@ def _mask_estimate(graph: Graph, denoiser: Denoiser, raw: str, mixture: str, mag
 
 
 def _complex_estimate(graph: Graph, denoiser: Denoiser, raw: str, mixture: str, magnitude: str) -> str:
-    """As ComplexMask.estimate."""
+    """As ComplexMask.estimated."""
     bins = n_bins(denoiser.stft)
     one = np.concatenate([np.full(bins, 1 / ComplexMask.LIMIT), np.zeros(bins)]).astype(np.float32)
-    clipped = graph.add("Clip", graph.add("Add", raw, one), -_LARGEST_RAW, _LARGEST_RAW)
+    clipped = graph.add("Clip", graph.add("Add", raw, one), -ComplexMask.FURTHEST, ComplexMask.FURTHEST)
     pairs = graph.reshaped(graph.add("Mul", clipped, ComplexMask.LIMIT), 1, -1, 2, bins)
     (a, b), (c, d) = graph.parts(mixture), graph.parts(graph.add("Transpose", pairs, perm=[0, 1, 3, 2]))
     real = graph.add("Sub", graph.add("Mul", a, c), graph.add("Mul", b, d))

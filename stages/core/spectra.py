@@ -1,6 +1,7 @@
 """The short-time Fourier transform and its inverse: the one module that knows windows, padding and the order of axes."""
 
 from functools import cache
+from typing import Any
 
 import torch
 from jaxtyping import Complex64, Float32
@@ -25,10 +26,7 @@ def spectrogram(waveform: Float32[Tensor, "*batch samples"], stft: Stft) -> Comp
     The waveform is padded by zeros so that its first and last samples lie in as many frames as all others: a changed
     spectrogram then has no weak borders that the inverse would have to amplify.
     """
-    lead = stft.win_length - stft.hop_length
-    length = (n_frames(waveform.shape[-1], stft) - 1) * stft.hop_length + stft.win_length
-    padded = torch.nn.functional.pad(waveform, (lead, length - lead - waveform.shape[-1]))
-    return _transformed(padded, stft)
+    return torch.as_tensor(torch.fft.rfft(_frames(waveform, stft), stft.n_fft))
 
 
 def waveform(
@@ -45,7 +43,14 @@ def waveform(
 
 def bin_power(spectrum: Complex64[Tensor, "*shape"]) -> Float32[Tensor, "*shape"]:
     """The square of the absolute value, without the root that `abs` takes."""
-    return torch.view_as_real(spectrum).square().sum(-1)
+    power: Tensor = _Power.apply(spectrum)  # type: ignore[no-untyped-call]
+    return power
+
+
+def power_spectrogram(waveform: Float32[Tensor, "*batch samples"], stft: Stft) -> Float32[Tensor, "*batch frames bins"]:
+    """The powers of the bins of the spectrogram."""
+    power: Tensor = _FramePower.apply(_frames(waveform, stft), stft.n_fft)  # type: ignore[no-untyped-call]
+    return power
 
 
 class StreamingStft:
@@ -91,12 +96,63 @@ class StreamingStft:
         self._n_frames += count
         if count == 0:
             return heard.new_zeros(len(heard), 0, n_bins(self.stft), dtype=torch.complex64)
-        return _transformed(heard[:, : count * self.stft.hop_length + self._lead], self.stft)
+        frames = _windowed(heard[:, : count * self.stft.hop_length + self._lead], self.stft)
+        return torch.as_tensor(torch.fft.rfft(frames, self.stft.n_fft))
 
 
-def _transformed(padded: Float32[Tensor, "*batch samples"], stft: Stft) -> Complex64[Tensor, "*batch frames bins"]:
-    frames = padded.unfold(-1, stft.win_length, stft.hop_length) * _window(stft, padded.device)
-    return torch.as_tensor(torch.fft.rfft(frames, stft.n_fft))
+class _Power(torch.autograd.Function):
+    """|S|², whose gradient 2 g S takes one multiplication here, and several passes where PyTorch derives it."""
+
+    @staticmethod
+    def forward(ctx: Any, spectrum: Tensor) -> Tensor:
+        """The squares of both parts, added."""
+        ctx.save_for_backward(spectrum)
+        return spectrum.real.square() + spectrum.imag.square()
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        """The direction in which the power grows."""
+        spectrum: Tensor = ctx.saved_tensors[0]
+        return _scaled(spectrum, 2 * gradients[0])
+
+
+class _FramePower(torch.autograd.Function):
+    """|FFT(x)|² of frames, whose gradient is a real inverse transform; the one that PyTorch takes is complex and padded."""
+
+    @staticmethod
+    def forward(ctx: Any, frames: Tensor, n_fft: int) -> Tensor:
+        """The powers of the bins from 0 Hz up."""
+        spectrum: Tensor = torch.fft.rfft(frames, n_fft)
+        ctx.save_for_backward(spectrum)
+        ctx.lengths = frames.shape[-1], n_fft
+        return spectrum.real.square() + spectrum.imag.square()
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        """Σ 2 g S e^(iωt) over the bins; the inverse counts twice those that stand for a negative frequency as well."""
+        spectrum: Tensor = ctx.saved_tensors[0]
+        length, n_fft = ctx.lengths
+        slopes = _scaled(spectrum, gradients[0])
+        slopes[..., 0] *= 2
+        if n_fft % 2 == 0:
+            slopes[..., -1] *= 2
+        return torch.as_tensor(torch.fft.irfft(slopes, n_fft, norm="forward")[..., :length]), None
+
+
+def _scaled(spectrum: Tensor, scale: Tensor) -> Tensor:
+    """Complex numbers times real ones, which are not made complex first."""
+    return torch.as_tensor(torch.view_as_complex(torch.view_as_real(spectrum) * scale.unsqueeze(-1)))
+
+
+def _frames(waveform: Float32[Tensor, "*batch samples"], stft: Stft) -> Float32[Tensor, "*batch frames length"]:
+    """The windowed frames that `spectrogram` transforms."""
+    lead = stft.win_length - stft.hop_length
+    length = (n_frames(waveform.shape[-1], stft) - 1) * stft.hop_length + stft.win_length
+    return _windowed(torch.nn.functional.pad(waveform, (lead, length - lead - waveform.shape[-1])), stft)
+
+
+def _windowed(padded: Float32[Tensor, "*batch samples"], stft: Stft) -> Float32[Tensor, "*batch frames length"]:
+    return padded.unfold(-1, stft.win_length, stft.hop_length) * _window(stft, padded.device)
 
 
 def _windowed_frames(spectrum: Complex64[Tensor, "*batch frames bins"], stft: Stft) -> Float32[Tensor, "*batch frames length"]:

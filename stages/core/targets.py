@@ -1,5 +1,6 @@
 """Targets: what the network is trained to put out, and how its output becomes an estimate of the clean spectrum."""
 
+import math
 from abc import ABC, abstractmethod
 from typing import ClassVar
 
@@ -37,6 +38,10 @@ class Target(ABC):
     @abstractmethod
     def estimate(self, activated: Output, mixture: Spectrum) -> Spectrum:
         """The clean spectrum that an output stands for, with the phase of the mixture unless the target has its own."""
+
+    def estimated(self, raw: Output, mixture: Spectrum) -> Spectrum:
+        """The clean spectrum that the last layer's numbers stand for."""
+        return self.estimate(self.activated(raw, mixture), mixture)
 
 
 class Magnitude(Target):
@@ -110,6 +115,8 @@ class ComplexMask(Target):
     outputs_per_bin = 2
     needs_phase = True
     LIMIT: ClassVar[float] = 2.0
+    # Where an output that has been rounded to K ends, in terms of the numbers before they are compressed.
+    FURTHEST: ClassVar[float] = math.atanh(0.9999)
 
     def ideal(self, mixture: Spectrum, speech: Spectrum) -> Output:
         """The compressed real parts, then the compressed imaginary parts."""
@@ -119,13 +126,22 @@ class ComplexMask(Target):
 
     def activated(self, raw: Output, mixture: Spectrum) -> Output:
         """Compressed parts between -K and K; a mask of 1, which changes nothing, where the network puts out 0."""
-        real, imaginary = raw.chunk(2, dim=-1)
-        return self.LIMIT * torch.cat([real + 1 / self.LIMIT, imaginary], dim=-1).tanh()
+        return self.LIMIT * self._shifted(raw).tanh()
 
     def estimate(self, activated: Output, mixture: Spectrum) -> Spectrum:
         """The mixture times the mask, which brings its own phase."""
-        share = (activated / self.LIMIT).clamp(-0.9999, 0.9999)
-        real, imaginary = (self.LIMIT * torch.atanh(share)).chunk(2, dim=-1)
+        return self._masked((activated / self.LIMIT).clamp(-0.9999, 0.9999).atanh(), mixture)
+
+    def estimated(self, raw: Output, mixture: Spectrum) -> Spectrum:
+        """The same without compressing the mask first: atanh(tanh(x)) is x, without rounding twice."""
+        return self._masked(self._shifted(raw).clamp(-self.FURTHEST, self.FURTHEST), mixture)
+
+    def _shifted(self, raw: Output) -> Output:
+        real, imaginary = raw.chunk(2, dim=-1)
+        return torch.cat([real + 1 / self.LIMIT, imaginary], dim=-1)
+
+    def _masked(self, share: Output, mixture: Spectrum) -> Spectrum:
+        real, imaginary = (self.LIMIT * share).chunk(2, dim=-1)
         return mixture * torch.complex(real, imaginary)
 
 

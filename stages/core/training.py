@@ -189,7 +189,7 @@ class Trainer:
         for batch in self._batches(self.valid, list(range(len(self.valid)))):
             raw = self._raw(self.judged, batch)
             losses += float(self.loss(raw, batch)) * len(batch.mixture)
-            estimate = self.denoiser.target.estimate(self.denoiser.target.activated(raw, batch.mixture), batch.mixture)
+            estimate = self.denoiser.target.estimated(raw, batch.mixture)
             error = ((estimate - batch.speech) * batch.level).abs().square().sum((1, 2))
             power = (batch.speech * batch.level).abs().square().sum((1, 2))
             snrs += (10 * torch.log10(power / error.clamp_min(1e-20))).tolist()

@@ -49,7 +49,7 @@ def frame_ms(denoiser: Denoiser) -> float:
         levels, level = denoiser.levels(spectrum.numpy(), level)
         mixture = spectrum / torch.from_numpy(levels)
         raw, state = denoiser(mixture, state)
-        estimate = denoiser.target.estimate(denoiser.target.activated(raw, mixture), mixture) * torch.from_numpy(levels)
+        estimate = denoiser.target.estimated(raw, mixture) * torch.from_numpy(levels)
         torch.fft.irfft(estimate[0, 0], stft.n_fft) * window
         times.append(time.perf_counter() - start)
     return 1000 * float(np.median(times))
