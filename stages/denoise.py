@@ -21,11 +21,11 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from stages.core.batch import REPORT, Job, Outcome, check_report, clear_partial, jobs, report
+from stages.core.batch import REPORT, Job, Outcome, check_report, jobs, report
 from stages.core.command import Options, arguments_blamed, chosen_model, parser
 from stages.core.engines import loaded
 from stages.core.errors import DenoisingError
-from stages.core.files import code_digest, digest, file_digest, shown, write_text
+from stages.core.files import clear_partial, code_digest, digest, file_digest, shown, written
 from stages.core.ledger import Ledger
 from stages.core.live import PcmFormat, denoise_stream, standard_streams, wav_format
 from stages.core.media import media_files, reader, writer
@@ -77,21 +77,35 @@ def run(
         say("This model looks ahead: recordings are denoised in windows of 4 s that overlap by 2 s on either side.")
     place = table or (target / REPORT if source.is_dir() else None)
     if place:
-        check_report(place, found, options.model, overwrite=overwrite)
+        check_report(place, found, options.model)
+        ledger.check(place, place, overwrite=overwrite)
     # Beside a single output there may be half a disk.
     clear_partial(target if source.is_dir() else found[0].target.parent, below=source.is_dir())
     clear_partial(ledger.folder)
     settings = digest(options.described(), file_digest(options.model), code_digest())
     work = partial(_worked, options, ledger, settings, overwrite)
     outcomes = _with_progress(completed(work, found, n_jobs=n_jobs), found)
-    if place:
-        write_text(place, report(outcomes))
+    unwritten = _reported(place, outcomes, ledger, overwrite=overwrite) if place else ""
     # A single output may lie in a folder, or have another name than was asked for.
     where = target if source.is_dir() else found[0].target.parent / (outcomes[0].output or found[0].target.name)
-    say(summary(outcomes, where, place, time.monotonic() - began))
+    say(summary(outcomes, where, None if unwritten else place, time.monotonic() - began))
     failed = sum(one.status == "failed" for one in outcomes)
     if failed:
-        raise DenoiseError(f"{failed} of {len(outcomes)} files failed, as listed above.")
+        raise DenoiseError(f"{failed} of {len(outcomes)} files failed, as listed above.{unwritten}")
+    if unwritten:
+        raise DenoiseError(unwritten.strip())
+
+
+def _reported(place: Path, outcomes: Sequence[Outcome], ledger: Ledger, *, overwrite: bool) -> str:
+    """Writes the table of all outcomes; why it could not be, as a sentence after a space."""
+    try:
+        with written(place, partial(ledger.admit, place, place, overwrite=overwrite)) as temporary:
+            temporary.write_text(report(outcomes), encoding="utf-8", newline="\n")
+    except DenoisingError as error:
+        return f" No report was written: {error}"
+    except OSError as error:
+        return f" No report was written: {place}: {error.strerror or error}."
+    return ""
 
 
 def _worked(options: Options, ledger: Ledger, settings: str, overwrite: bool, job: Job) -> Outcome:
@@ -99,29 +113,38 @@ def _worked(options: Options, ledger: Ledger, settings: str, overwrite: bool, jo
     try:
         if job.refusal:
             raise DenoiseError(job.refusal)
+        before = _state(job.source)
         key = ledger.key(job, settings)
         done = None if overwrite else ledger.found(key, job)
-        return done or _denoised(options, ledger, key, overwrite, job)
+        return done or _denoised(options, ledger, key, before, overwrite, job)
     except DenoisingError as error:
         return Outcome(job.name, "failed", "", 0.0, [str(error)])
     except OSError as error:
         return Outcome(job.name, "failed", "", 0.0, [f"{error.filename or job.source}: {error.strerror or error}"])
 
 
-def _denoised(options: Options, ledger: Ledger, key: str, overwrite: bool, job: Job) -> Outcome:
-    """Denoises one recording block by block, and notes its output under `key`."""
+def _state(path: Path) -> tuple[int, int, int]:
+    """What changes with a file."""
+    found = path.stat()
+    return found.st_ino, found.st_size, found.st_mtime_ns
+
+
+def _denoised(options: Options, ledger: Ledger, key: str, before: tuple[int, int, int], overwrite: bool, job: Job) -> Outcome:
+    """Denoises one recording block by block, and notes its output under `key`, which stands for its state `before`."""
     with reader(job.source) as source:
         stream = StreamingDenoiser(
             loaded(options.model, options.engine), source.sample_rate, source.n_channels, strength=options.strength
         )
         n_samples = 0
-        admit = partial(ledger.admit, job, overwrite=overwrite)
+        admit = partial(ledger.admit, job.source, overwrite=overwrite)
         with writer(job.target, like=source, taken=job.taken, admit=admit) as sink:
-            ledger.check(job, sink.path, overwrite=overwrite)
+            ledger.check(job.source, sink.path, overwrite=overwrite)
             for block in source.blocks(BLOCK_S * source.sample_rate):
                 n_samples += len(block)
                 sink.write(stream.process(block))
             sink.write(stream.flush())
+            if _state(job.source) != before:
+                raise DenoiseError(f"{job.source} was changed while it was read: denoise it again.")
         return ledger.add(key, job, sink.path, n_samples / source.sample_rate, [*source.remarks, *sink.remarks])
 
 

@@ -131,6 +131,21 @@ def test_recordings_whose_outputs_would_be_one_file_are_refused() -> None:
         assert refusal.startswith(f"out/a-denoised.wav would be the output of several recordings, {name} among them")
 
 
+def test_a_folder_has_its_own_name_and_not_that_of_a_link_to_it() -> None:
+    for number, folder in enumerate(("in/x/deep", "in/z", "elsewhere")):
+        Path(folder).mkdir(parents=True)
+        (Path(folder) / f"{number}.wav").touch()
+    for link, place in (
+        ("in/a", "z"),
+        ("in/y", "x/deep"),
+        ("in/x/loop", ".."),
+        ("in/b", "../elsewhere"),
+        ("in/c", "../elsewhere"),
+    ):
+        Path(link).symlink_to(place)
+    assert [str(path) for path in visible_files(Path("in"))] == ["in/b/2.wav", "in/x/deep/0.wav", "in/z/1.wav"]
+
+
 def test_a_link_that_leads_nowhere_is_a_job() -> None:
     Path("in").mkdir()
     Path("in/dead.wav").symlink_to("gone.wav")

@@ -1,5 +1,6 @@
 """`python -m stages.denoise` with files and folders, as its users run it."""
 
+import errno
 import os
 import shutil
 import sys
@@ -7,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import psutil
 import pytest
 import soundfile
 from denoised_files import (
@@ -24,6 +24,7 @@ from denoised_files import (
 from media_specimens import media_file
 from small_pipeline import CHECKPOINT, Command, Pipeline
 
+from stages import denoise
 from stages.core import media
 from stages.core.files import PARTIAL
 
@@ -73,8 +74,7 @@ def test_a_file_is_denoised_into_a_folder_under_its_name(untrained: Path, comman
 
 def test_what_a_killed_run_left_beside_a_file_is_cleared(untrained: Path, command: Command) -> None:
     recorded(Path("noisy.wav"))
-    gone = next(number for number in range(99_999, 1, -1) if not psutil.pid_exists(number))
-    left = [Path(f"out/{folder}{PARTIAL}{gone}-abc.wav") for folder in ("", "deep/")]
+    left = [Path(f"out/{folder}{PARTIAL}{'0' * 32}.wav") for folder in ("", "deep/")]
     for path in left:
         path.parent.mkdir(exist_ok=True)
         path.touch()
@@ -340,7 +340,7 @@ def test_a_link_to_itself_fails_by_itself(untrained: Path, command: Command) -> 
     assert_refused(ended, "1 of 2 files failed")
     assert "in/loop.wav: Too many levels of symbolic links" in ended.out
     Path("loop").symlink_to("loop")
-    assert_refused(command("denoise", "in", "loop", "--jobs", "1"), "loop")
+    assert_refused(command("denoise", "in", "loop", "--jobs", "1"), "loop", code=2)
     assert_refused(command("denoise", "loop", "out"), "error: loop: no such file or folder.", code=2)
 
 
@@ -428,13 +428,66 @@ def test_a_report_replaces_nothing_but_a_report(untrained: Path, command: Comman
     notes.write_text("name,remark\n", encoding="utf-8")
     table.touch()
     ended = command("denoise", "in", "out", "--jobs", "1", "--report", notes)
-    assert_refused(
-        ended, "notes.csv: the report would replace a file that is none: name another file, or add --overwrite.", code=2
-    )
+    assert_refused(ended, "notes.csv is there already, and was not made from here or was changed since: move it away", code=2)
     assert notes.read_text(encoding="utf-8") == "name,remark\n"
     for place, options in ((table, []), (table, []), (notes, ["--overwrite"])):
         assert command("denoise", "in", "out", "--jobs", "1", "--report", place, *options).code == 0
         assert "a.wav,denoised,a.wav" in place.read_text(encoding="utf-8")
+
+
+def test_a_report_that_was_edited_is_not_replaced(untrained: Path, command: Command) -> None:
+    recorded(Path("in/a.wav"))
+    assert command("denoise", "in", "out", "--jobs", "1").code == 0
+    table = Path("out/denoise-report.csv")
+    with table.open("a", encoding="utf-8") as file:
+        file.write("checked by Anna\n")
+    ended = command("denoise", "in", "out", "--jobs", "1")
+    assert_refused(ended, "out/denoise-report.csv is there already, and was not made from here or was changed since", code=2)
+    assert table.read_text(encoding="utf-8").endswith("checked by Anna\n")
+    table.rename("checked.csv")
+    assert command("denoise", "in", "out", "--jobs", "1").code == 0
+
+
+def test_a_file_that_comes_into_the_place_of_the_report_stays(
+    untrained: Path, command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recorded(Path("in/a.wav"))
+    monkeypatch.setattr(denoise, "report", lambda outcomes: Path("out/denoise-report.csv").write_text("mine") and "a table")
+    ended = command("denoise", "in", "out", "--jobs", "1")
+    assert_refused(ended, "error: No report was written: out/denoise-report.csv is there already")
+    assert Path("out/denoise-report.csv").read_text() == "mine"
+    assert counted(ended) == {"denoised": 1}
+
+
+def test_a_report_that_the_disk_refuses_is_named_and_what_was_done_is_told(
+    untrained: Path, command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recorded(Path("in/a.wav"))
+
+    def full(outcomes: object) -> str:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(denoise, "report", full)
+    ended = command("denoise", "in", "out", "--jobs", "1")
+    assert_refused(ended, "error: No report was written: out/denoise-report.csv: No space left on device.")
+    assert counted(ended) == {"denoised": 1}
+
+
+def test_a_recording_that_is_changed_while_it_is_read_has_no_output(
+    untrained: Path, command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = recorded(Path("in/a.wav"))
+    states = iter([(1, 2, 3), (1, 2, 4)])
+    monkeypatch.setattr(denoise, "_state", lambda path: next(states))
+    ended = command("denoise", "in", "out", "--jobs", "1")
+    assert f"{source} was changed while it was read: denoise it again." in ended.out
+    assert files(Path("out")) == ["denoise-report.csv"]
+
+
+def test_a_file_without_a_suffix_keeps_its_name(untrained: Path, command: Command) -> None:
+    recorded(Path("a.wav")).rename("take")
+    assert command("denoise", "take", "out/").code == 0
+    assert files(Path("out")) == ["take"]
 
 
 @pytest.mark.parametrize("there", ["a pipe", "a link that leads nowhere"])

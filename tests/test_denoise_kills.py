@@ -1,15 +1,15 @@
 """`kill -9` in the middle of a folder: the same command finishes the rest, and no file was ever there in part."""
 
 import re
+import subprocess
+import sys
 import time
 from pathlib import Path
 
-import psutil
 from interrupted import Watch, soak
 from specimens import hiss, stored
 
-from stages.core.batch import clear_partial
-from stages.core.files import PARTIAL, written
+from stages.core.files import PARTIAL, clear_partial, written
 
 N_FILES = 40
 
@@ -47,15 +47,23 @@ def test_the_watch_sees_files_that_are_not_whole(tmp_path: Path) -> None:
 
 
 def test_only_what_no_process_writes_any_more_is_cleared(tmp_path: Path) -> None:
-    gone = next(number for number in range(99_999, 1, -1) if not psutil.pid_exists(number))
-    dead = tmp_path / "deep" / f"{PARTIAL}{gone}-abc.wav"
-    dead.parent.mkdir()
-    others = [tmp_path / f"{PARTIAL}notes.wav", tmp_path / "deep" / "a.wav"]
-    for path in (dead, *others):
+    held, deep = tmp_path / "b.wav", tmp_path / "deep"
+    deep.mkdir()
+    dead = [folder / f"{PARTIAL}{'0123456789abcdef' * 2}{suffix}" for folder in (tmp_path, deep) for suffix in ("", ".wav")]
+    others = [
+        tmp_path / f"{PARTIAL}notes.wav",
+        tmp_path / f"{PARTIAL}2024-take1.wav",
+        tmp_path / f"{PARTIAL}20240101120000",
+        deep / "a.wav",
+    ]
+    for path in (*dead, *others):
         path.write_bytes(b"x")
-    with written(tmp_path / "b.wav") as temporary:
+    # A process that another sees is no different from this one.
+    code = f"from pathlib import Path; from stages.core.files import clear_partial; clear_partial(Path({str(tmp_path)!r}))"
+    with written(held) as temporary:
         temporary.write_bytes(b"whole")
+        subprocess.run([sys.executable, "-c", code], check=True)
         clear_partial(tmp_path)
-    assert not dead.exists()
+    assert not any(path.exists() for path in dead)
     assert all(path.exists() for path in others)
-    assert (tmp_path / "b.wav").read_bytes() == b"whole"
+    assert held.read_bytes() == b"whole"

@@ -36,6 +36,7 @@ def noted(ledger: Ledger, work: Job, suffix: str = "") -> str:
     output.parent.mkdir(exist_ok=True)
     output.write_bytes(OUTPUT)
     key = ledger.key(work, "settings")
+    ledger.admit(work.source, output, output, overwrite=True)
     assert ledger.add(key, work, output, 1.5, ["a remark"]).status == "denoised"
     return key
 
@@ -130,7 +131,17 @@ def test_a_damaged_copy_is_never_put_in_place() -> None:
 
 @pytest.mark.parametrize(
     "damage",
-    [b"", b"\0" * 50, b"\xff\xfe", b"[]", b"7", b"{}", b'{"suffix": "", "content": "', b'{"suffix": "", "unknown": 1}'],
+    [
+        b"",
+        b"\0" * 50,
+        b"[" * 10**6,
+        b"\xff\xfe",
+        b"[]",
+        b"7",
+        b"{}",
+        b'{"suffix": "", "content": "',
+        b'{"suffix": "", "unknown": 1}',
+    ],
 )
 def test_a_damaged_note_is_as_none(damage: bytes) -> None:
     ledger, work = Ledger(Path("ledger"), copies=True), job()
@@ -141,19 +152,20 @@ def test_a_damaged_note_is_as_none(damage: bytes) -> None:
     assert ledger.found(key, work) is not None
 
 
-@pytest.mark.parametrize("value", [None, 5, ["x"], "/"])
-def test_a_note_with_a_wrong_value_is_as_none(value: Any) -> None:
+@pytest.mark.parametrize("name", ["suffix", "content", "seconds", "remarks"])
+@pytest.mark.parametrize("value", [None, ["x", 5], {}, "/"])
+def test_a_note_with_a_wrong_value_is_as_none(name: str, value: Any) -> None:
     ledger, work = Ledger(Path("ledger"), copies=True), job()
     key = noted(ledger, work)
     path = Path("ledger") / f"{key}.json"
-    path.write_text(json.dumps(json.loads(path.read_text(encoding="utf-8")) | {"suffix": value}), encoding="utf-8")
+    path.write_text(json.dumps(json.loads(path.read_text(encoding="utf-8")) | {name: value}), encoding="utf-8")
     assert ledger.found(key, work) is None
 
 
 def put(ledger: Ledger, work: Job, content: bytes = OUTPUT, *, overwrite: bool = False) -> None:
     """Writes an output as denoising does, without noting it as done."""
-    ledger.check(work, work.target, overwrite=overwrite)
-    with written(work.target, lambda made: ledger.admit(work, work.target, made, overwrite=overwrite)) as temporary:
+    ledger.check(work.source, work.target, overwrite=overwrite)
+    with written(work.target, lambda made: ledger.admit(work.source, work.target, made, overwrite=overwrite)) as temporary:
         temporary.write_bytes(content)
 
 
@@ -183,14 +195,54 @@ def test_what_was_not_made_from_here_keeps_its_place(there: str) -> None:
         work.target.symlink_to("nowhere")
     else:
         work.target.write_bytes(b"a take that is wanted")
-    with pytest.raises(LedgerError, match=r"out/a\.wav is there already, and was not made from here .* --overwrite"):
-        ledger.check(work, work.target, overwrite=False)
+    why = "is a link" if "link" in there else "was not made from here or was changed since"
+    with pytest.raises(LedgerError, match=rf"out/a\.wav is there already, and {why}: .* --overwrite"):
+        ledger.check(work.source, work.target, overwrite=False)
     if there == "a link that leads nowhere":
         assert work.target.is_symlink()
     else:
         assert work.target.read_bytes() == b"a take that is wanted"
     for owner, overwrite in ((ledger, True), (Ledger(Path("ledger"), copies=True), False)):
-        owner.check(work, work.target, overwrite=overwrite)
+        owner.check(work.source, work.target, overwrite=overwrite)
+
+
+def test_a_link_to_what_was_made_keeps_its_place() -> None:
+    ledger, work = Ledger(Path("ledger"), copies=False), job()
+    key = noted(ledger, work)
+    work.target.rename("kept.wav")
+    work.target.symlink_to("../kept.wav")
+    assert ledger.found(key, work) is not None
+    with pytest.raises(LedgerError, match="is a link"):
+        put(ledger, work, b"of other settings")
+    assert work.target.is_symlink()
+
+
+def test_an_empty_file_is_replaced() -> None:
+    ledger, work = Ledger(Path("ledger"), copies=False), job()
+    work.target.parent.mkdir()
+    work.target.touch()
+    put(ledger, work)
+    assert work.target.read_bytes() == OUTPUT
+
+
+def test_what_was_kept_for_another_recording_of_the_same_bytes_is_its_own() -> None:
+    ledger, first, second = Ledger(Path("ledger"), copies=False), job(name="one/r.wav"), job(name="two/r.wav")
+    first, second = (replace(work, target=Path("out/r.wav")) for work in (first, second))
+    key = noted(ledger, first)
+    assert ledger.found(key, second) is not None
+    first.source.write_bytes(b"changed since")
+    with pytest.raises(LedgerError, match=r"two/r\.wav"):
+        put(ledger, first, b"of the changed one")
+    put(ledger, second, b"of other settings")
+
+
+def test_what_is_done_is_what_was_put_in_place_and_not_what_came_there_since() -> None:
+    ledger, work = Ledger(Path("ledger"), copies=False), job()
+    put(ledger, work)
+    work.target.write_bytes(b"put there by the user")
+    key = ledger.key(work, "settings")
+    ledger.add(key, work, work.target, 1.5, [])
+    assert ledger.found(key, work) is None
 
 
 def test_what_was_made_from_another_recording_keeps_its_place() -> None:
@@ -212,7 +264,7 @@ def test_whenever_a_process_is_killed_the_place_is_known(before: bytes | None, p
         put(ledger, work, before)
     made = Path("made")
     made.write_bytes(OUTPUT)
-    ledger.admit(work, work.target, made, overwrite=False)
+    ledger.admit(work.source, work.target, made, overwrite=False)
     if put_in_place:
         work.target.parent.mkdir(exist_ok=True)
         made.rename(work.target)
@@ -232,7 +284,7 @@ def test_a_forced_run_that_was_killed_leaves_a_file_of_the_users_as_foreign_as_i
     work.target.parent.mkdir()
     work.target.write_bytes(b"mine")
     made.write_bytes(OUTPUT)
-    ledger.admit(work, work.target, made, overwrite=True)  # and killed before it is put in place
+    ledger.admit(work.source, work.target, made, overwrite=True)  # and killed before it is put in place
     with pytest.raises(LedgerError, match="was not made from here"):
         put(ledger, work)
     assert work.target.read_bytes() == b"mine"
@@ -243,7 +295,7 @@ def test_what_comes_while_an_output_is_made_stays() -> None:
 
     def late(made: Path) -> None:
         work.target.write_bytes(b"put there by the user")
-        ledger.admit(work, work.target, made, overwrite=False)
+        ledger.admit(work.source, work.target, made, overwrite=False)
 
     with pytest.raises(LedgerError, match="was not made from here"), written(work.target, late) as temporary:
         temporary.write_bytes(OUTPUT)
@@ -257,9 +309,9 @@ def test_what_is_kept_is_known_in_its_new_place() -> None:
     Path("out").rename("moved")
     there = replace(work, target=Path("moved/a.wav"))
     with pytest.raises(LedgerError):
-        ledger.check(there, there.target, overwrite=False)
+        ledger.check(there.source, there.target, overwrite=False)
     assert ledger.found(key, there) is not None
-    ledger.check(there, there.target, overwrite=False)
+    ledger.check(there.source, there.target, overwrite=False)
 
 
 def test_a_ledger_that_cannot_be_written_is_blamed_and_nothing_is_put_in_place() -> None:
@@ -279,4 +331,4 @@ def test_a_damaged_note_of_a_place_is_as_none(damage: str) -> None:
     (note,) = Path("ledger").glob("*.place")
     note.write_text(damage, encoding="utf-8")
     with pytest.raises(LedgerError, match="was not made from here"):
-        ledger.check(work, work.target, overwrite=False)
+        ledger.check(work.source, work.target, overwrite=False)

@@ -353,6 +353,22 @@ def test_a_full_disk_is_no_reason_for_another_format(name: str, tmp_path: Path) 
     assert target.read_text(encoding="utf-8") == "an earlier output"
 
 
+@pytest.mark.parametrize(("name", "form"), [("out.flac", "FLAC"), ("out.ogg", "OGG"), ("out.mp3", "MP3"), ("out.wav", "WAV")])
+@pytest.mark.parametrize("missing", [1, 200, 1500])
+def test_an_end_that_the_disk_refuses_is_noticed(name: str, form: str, missing: int, tmp_path: Path) -> None:
+    path = tmp_path / f"in.{form.lower()}"
+    soundfile.write(path, 0.1 * np.random.default_rng(1).standard_normal(48_000), 16_000, format=form)
+    size = copied(path, tmp_path / "whole" / name).path.stat().st_size
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size - missing, limits[1]))
+    try:
+        with pytest.raises(media.MediaError, match=rf"{name}: (could not|cannot) be written"):
+            copied(path, tmp_path / "out" / name)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert not list((tmp_path / "out").iterdir())
+
+
 def test_suffix_of_the_output_rules(tmp_path: Path) -> None:
     path = media_file(tmp_path / "aac.m4a")
     for name, encoding in (("a.wav", "PCM_24"), ("b.flac", "PCM_24"), ("c.mka", "aac"), ("d.opus", "OPUS"), ("e.m4a", "aac")):

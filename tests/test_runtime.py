@@ -74,9 +74,18 @@ def test_an_error_in_an_item_comes_out_as_it_is(n_jobs: int, item: int, error: t
 
 
 def test_a_worker_that_is_killed_is_an_error_with_advice() -> None:
-    with pytest.raises(WorkerError, match=r"lack of memory.*runtime\.n_jobs below 2"):
+    with pytest.raises(WorkerError, match=r"lack of memory.*runtime\.n_jobs, or --jobs .*, below 2"):
         parallel(failing, [1, 7, 2], n_jobs=2, description="failing")
     assert parallel(failing, [1, 2], n_jobs=2, description="after it") == [1, 2]
+
+
+def test_a_folder_for_locks_that_cannot_be_made_is_named(tmp_path: Path) -> None:
+    (tmp_path / ".cache").touch()
+    with (
+        pytest.raises(RunningError, match=r"\.cache/locks cannot be made \(.*\): start from a folder"),
+        alone("x", tmp_path / ".cache/locks"),
+    ):
+        pass
 
 
 def test_the_lock_is_given_back_after_an_error(tmp_path: Path) -> None:

@@ -10,10 +10,8 @@ from pathlib import Path
 from stat import S_ISREG
 from typing import Literal
 
-import psutil
-
 from stages.core.errors import DenoisingError
-from stages.core.files import PARTIAL, shown, visible_files
+from stages.core.files import shown, visible_files
 from stages.core.media import FALLBACKS, SUFFIXES
 
 # Added to the name of an output that would lie in the place of its input.
@@ -61,7 +59,7 @@ def jobs(source: Path, target: Path) -> tuple[list[Job], list[str]]:
         BatchError: `source` is neither a file nor a folder, or lies inside the folder `target`.
     """
     if source.is_file():
-        folder = target.is_dir() or not target.suffix
+        folder = target.is_dir() or not (target.suffix or target.name == source.name)
         place = target / source.name if folder else target
         return _settled([_job(source.name, source, place)]), []
     if source.exists() and not source.is_dir():
@@ -87,10 +85,10 @@ def jobs(source: Path, target: Path) -> tuple[list[Job], list[str]]:
     return sorted(made, key=lambda job: (-job.n_bytes, job.name)), others
 
 
-def check_report(place: Path, work: Sequence[Job], model: Path, *, overwrite: bool) -> None:
-    """Raises BatchError when the table of all outcomes cannot be written to `place`, or would replace another file.
+def check_report(place: Path, work: Sequence[Job], model: Path) -> None:
+    """Raises BatchError when the table of all outcomes cannot be written to `place`, or would replace what no option allows.
 
-    With `overwrite` it may replace a file that is no such table, though no recording, no output and not the model.
+    That is a recording, an output, the model, or what is no file.
     """
     own = os.path.realpath(place)
     above = {str(folder) for folder in Path(own).parents}
@@ -106,19 +104,12 @@ def check_report(place: Path, work: Sequence[Job], model: Path, *, overwrite: bo
         raise BatchError(f"{place}: the report would replace the model: name another file.")
     if os.path.lexists(place) and not place.is_file():
         raise BatchError(f"{place}: the report would replace this, which is no file: name another one.")
-    if place.is_file() and place.stat().st_size and not overwrite and not _is_report(place):
-        raise BatchError(f"{place}: the report would replace a file that is none: name another file, or add --overwrite.")
-    place.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        place.parent.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError):
+        raise BatchError(f"{place}: something else is in the place of its folder: move it away, or name another.") from None
     if not os.access(place.parent, os.W_OK):
         raise BatchError(f"{place}: the report cannot be written, because its folder is not writable: name another place.")
-
-
-def clear_partial(folder: Path, *, below: bool = True) -> None:
-    """Removes what processes that were killed have left half written in `folder`, and in the folders below it if `below`."""
-    for path in (folder.rglob if below else folder.glob)(f"{PARTIAL}*"):
-        writer = path.name.removeprefix(PARTIAL).split("-")[0]
-        if writer.isdecimal() and path.is_file() and not psutil.pid_exists(int(writer)):
-            path.unlink(missing_ok=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,12 +146,6 @@ def report(outcomes: Sequence[Outcome]) -> str:
     writer.writeheader()
     writer.writerows(rows)
     return table.getvalue()
-
-
-def _is_report(path: Path) -> bool:
-    """Whether a file begins as a table of all outcomes does."""
-    with path.open("rb") as file:
-        return file.readline().rstrip() == ",".join(_COLUMNS).encode()
 
 
 def _job(name: str, source: Path, target: Path) -> Job:

@@ -11,6 +11,7 @@ from stages.core.batch import BatchError
 from stages.core.checkpoint import CheckpointError
 from stages.core.engines import Engine
 from stages.core.files import shown
+from stages.core.ledger import LedgerError
 from stages.core.live import ENCODINGS
 from stages.core.media_reading import HIGHEST_RATE, MOST_CHANNELS
 from stages.core.onnx_model import OnnxError
@@ -51,7 +52,7 @@ def arguments_blamed() -> Iterator[None]:
     """Ends the program with exit code 2 where an argument is to blame: a strength, a model or a path that cannot be."""
     try:
         yield
-    except (StrengthError, BatchError, CheckpointError, OnnxError) as error:
+    except (StrengthError, BatchError, LedgerError, CheckpointError, OnnxError) as error:
         print(shown(f"error: {error}"), file=sys.stderr)
         raise SystemExit(2) from None
 

@@ -4,18 +4,23 @@ import csv
 import hashlib
 import json
 import os
+import re
 import shutil
 import sys
-import tempfile
+import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from stages.core.errors import DenoisingError
 
-# How the names of files begin that are being written.
+if sys.platform != "win32":
+    import fcntl
+
+# The names of files that are being written, each of which its writer holds locked.
 PARTIAL = ".partial-"
+_PARTIAL_NAME = re.compile(re.escape(PARTIAL) + r"[0-9a-f]{32}(\.[^.]*)?")
 
 
 class WriteError(DenoisingError):
@@ -26,12 +31,13 @@ class WriteError(DenoisingError):
 def written(path: Path, admit: Callable[[Path], None] | None = None) -> Iterator[Path]:
     """Yields a temporary path beside `path` and moves it there once the block has ended well.
 
-    The temporary name starts with a dot and the number of this process and keeps the suffix of `path`, so that writers that
-    go by the suffix work. The folder is made. When the block raises, or `admit`, which is given the temporary path last of all,
-    `path` is left as it was and the temporary file removed.
+    The temporary name starts with a dot and keeps the suffix of `path`, so that writers that go by the suffix work. The folder
+    is made. When the block raises, or `admit`, which is given the temporary path last of all, `path` is left as it was and the
+    temporary file removed; what a process that is killed leaves, `clear_partial` removes.
 
     Raises:
-        WriteError: `path` is a folder or a device, a file is in the place of its folder, or the disk is full.
+        WriteError: `path` is a folder or a device, a file is in the place of its folder, nothing may be written there, or the
+            disk is full.
     """
     if path.is_dir():
         raise WriteError(f"{path} is a folder, where a file is to be written: remove it, or name another place.")
@@ -41,10 +47,13 @@ def written(path: Path, admit: Callable[[Path], None] | None = None) -> Iterator
         path.parent.mkdir(parents=True, exist_ok=True)
     except (FileExistsError, NotADirectoryError):
         raise WriteError(f"{path}: a file is in the place of its folder: move that away, or name another place.") from None
-    handle, name = tempfile.mkstemp(prefix=f"{PARTIAL}{os.getpid()}-", suffix=path.suffix, dir=path.parent)
-    os.close(handle)
-    temporary = Path(name)
+    temporary = path.with_name(f"{PARTIAL}{uuid.uuid4().hex}{path.suffix}")
     try:
+        handle = os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600)
+    except PermissionError as error:
+        raise WriteError(f"{path}: its folder may not be written to ({error.strerror}): name another place.") from None
+    try:
+        _locked(handle)
         yield temporary
         temporary.chmod(0o666 & ~_umask())
         if admit:
@@ -57,6 +66,34 @@ def written(path: Path, admit: Callable[[Path], None] | None = None) -> Iterator
         raise WriteError(f"{path}: cannot be written whole ({reason}); its disk has {free:.0f} MB free.") from None
     finally:
         temporary.unlink(missing_ok=True)
+        os.close(handle)
+
+
+def clear_partial(folder: Path, *, below: bool = True) -> None:
+    """Removes what processes that were killed left half written in `folder`, and in the folders below it if `below`.
+
+    What is still being written stays, whichever process does it, and so does what may not be removed.
+    """
+    for path in (folder.rglob if below else folder.glob)(f"{PARTIAL}*"):
+        if _PARTIAL_NAME.fullmatch(path.name) and path.is_file():
+            with suppress(OSError):
+                handle = os.open(path, os.O_RDWR)
+                try:
+                    if _locked(handle):
+                        path.unlink()
+                finally:
+                    os.close(handle)
+
+
+def _locked(handle: int) -> bool:
+    """Locks an open file until it is closed or its process ends; whether that could be done."""
+    if sys.platform == "win32":  # it has no such locks: what killed processes leave stays there
+        return False
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
 
 
 def write_text(path: Path, text: str) -> None:
@@ -89,7 +126,8 @@ def shown(text: object) -> str:
 def visible_files(folder: Path, unread: list[OSError] | None = None) -> list[Path]:
     """All files below `folder` that are not hidden, nor in a hidden folder, sorted; none if it is not there.
 
-    Links are followed, to each folder once; one that leads nowhere is listed, so that whoever reads it says so.
+    Links are followed, to folders that were not found without them, once; one that leads nowhere is listed, so that whoever
+    reads it says so.
 
     Raises:
         OSError: a folder cannot be read. With `unread` it is left out, and its error, which names it, is put there.
@@ -103,15 +141,21 @@ def visible_files(folder: Path, unread: list[OSError] | None = None) -> list[Pat
         elif not isinstance(error, FileNotFoundError):
             raise error
 
-    for parent, folders, names in os.walk(folder, onerror=note, followlinks=True):
-        place = os.stat(parent)
-        if (place.st_dev, place.st_ino) in entered:
-            folders.clear()
-            continue
-        entered.add((place.st_dev, place.st_ino))
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        paths = (Path(parent, name) for name in names if not name.startswith("."))
-        found += [path for path in paths if _listed(path)]
+    # What links lead to comes last, so that a file has the name of the folder that it is in rather than that of a link.
+    waiting = [folder]
+    while waiting:
+        links = []
+        for parent, folders, names in os.walk(waiting.pop(0), onerror=note):
+            place = os.stat(parent)
+            if (place.st_dev, place.st_ino) in entered:
+                folders.clear()
+                continue
+            entered.add((place.st_dev, place.st_ino))
+            folders[:] = sorted(name for name in folders if not name.startswith("."))
+            links += [path for path in (Path(parent, name) for name in folders) if path.is_symlink()]
+            paths = (Path(parent, name) for name in names if not name.startswith("."))
+            found += [path for path in paths if _listed(path)]
+        waiting += links
     return sorted(found)
 
 

@@ -1,12 +1,13 @@
 """The ledger of outputs: which are made already, from what, and which files are no outputs and not to be replaced."""
 
-import json
 import os
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
+
+from pydantic import TypeAdapter
 
 from stages.core.batch import Job, Outcome
 from stages.core.errors import DenoisingError
@@ -35,6 +36,9 @@ class Place:
     contents: list[str]
 
 
+_RECORD, _PLACE = TypeAdapter(Record), TypeAdapter(Place)
+
+
 class Ledger:
     """Remembers which outputs were made from which input, model and settings, whatever dates and names say.
 
@@ -45,13 +49,14 @@ class Ledger:
     def __init__(self, folder: Path, *, copies: bool) -> None:
         """Opens the ledger in `folder`, which is made on demand."""
         self.folder, self.copies = folder, copies
+        self._admitted = ""  # the SHA-256 of what was put in place last
 
     def key(self, job: Job, settings: str) -> str:
         """What an output depends on: the bytes of the input, both suffixes, and model and settings."""
         return digest(file_digest(job.source), job.source.suffix.lower(), job.target.suffix.lower(), settings)[:40]
 
-    def check(self, job: Job, output: Path, *, overwrite: bool) -> list[str]:
-        """The SHA-256 of the file in the place of an output if that was made from this recording; nothing where none is.
+    def check(self, source: Path, output: Path, *, overwrite: bool) -> list[str]:
+        """The SHA-256 of the file in the place of an output if that was made from `source`; nothing where none is, or no byte.
 
         Raises:
             LedgerError: what is there was made from something else, or was changed since, and it is not to be overwritten.
@@ -60,9 +65,13 @@ class Ledger:
             return []
         note = self._noted(output)
         content = file_digest(output) if output.is_file() and note.contents else ""
-        if content not in note.contents:
+        if output.is_symlink():
+            why = "is a link"
+        elif output.is_file() and not output.stat().st_size:
+            return []
+        elif content not in note.contents:
             why = "was not made from here or was changed since"
-        elif note.source != self._named(job.source):
+        elif note.source != self._named(source):
             why = f"was made from {os.path.normpath(self.folder / note.source)}"
         else:
             return [content]
@@ -72,7 +81,7 @@ class Ledger:
             f"{output} is there already, and {why}: move it away, name another place, or replace it with --overwrite."
         )
 
-    def admit(self, job: Job, output: Path, made: Path, *, overwrite: bool) -> None:
+    def admit(self, source: Path, output: Path, made: Path, *, overwrite: bool) -> None:
         """Checks the place of an output once more, and notes that what is in the file `made` is about to be put there.
 
         An output that is there until then stays in the note: a process may be killed in between.
@@ -80,16 +89,18 @@ class Ledger:
         Raises:
             LedgerError: as check, or the note cannot be written.
         """
-        before = self.check(job, output, overwrite=overwrite)
+        # First, so that hardly any time is left for a file to come between the look at the place and what is put there.
+        self._admitted = file_digest(made)
+        before = self.check(source, output, overwrite=overwrite)
         if not self.copies:
-            self._note(job, output, [*before, file_digest(made)])
+            self._note(source, output, [*before, self._admitted])
 
     def found(self, key: str, job: Job) -> Outcome | None:
         """The outcome of a recording whose output is still in its place, or was put back there; None otherwise."""
         try:
-            record = Record(**json.loads((self.folder / f"{key}.json").read_text(encoding="utf-8")))
+            record = _RECORD.validate_json((self.folder / f"{key}.json").read_bytes())
             output = job.target.with_name(job.target.name + record.suffix)
-        except (OSError, ValueError, TypeError):
+        except (OSError, ValueError):
             return None
         if record.suffix in job.taken:
             return None
@@ -98,16 +109,20 @@ class Ledger:
             with written(output) as temporary:
                 shutil.copyfile(copy, temporary)
         if output.is_file() and file_digest(output) == record.content:
-            if not self.copies and record.content not in self._noted(output).contents:
-                self._note(job, output, [record.content])
+            if (
+                not self.copies
+                and not output.is_symlink()
+                and self._noted(output) != Place(self._named(job.source), [record.content])
+            ):
+                self._note(job.source, output, [record.content])
             return Outcome(job.name, "kept", job.below(output), record.seconds, record.remarks)
         return None
 
     def add(self, key: str, job: Job, output: Path, seconds: float, remarks: Sequence[str]) -> Outcome:
-        """Notes an output that has just been written."""
+        """Notes an output that has just been admitted and put in place."""
         said = [shown(remark) for remark in remarks]
         with self._blamed():
-            record = Record(output.name.removeprefix(job.target.name), file_digest(output), seconds, said)
+            record = Record(output.name.removeprefix(job.target.name), self._admitted, seconds, said)
             if self.copies:
                 with written(self.folder / key) as temporary:
                     temporary.unlink()
@@ -123,15 +138,16 @@ class Ledger:
         except OSError as error:
             raise LedgerError(f"{self.folder}: what is done cannot be noted here ({error.strerror or error}).") from None
 
-    def _note(self, job: Job, output: Path, contents: list[str]) -> None:
-        with self._blamed():
-            write_json(self._place(output), asdict(Place(self._named(job.source), contents)))
+    def _note(self, source: Path, output: Path, contents: list[str]) -> None:
+        place = Place(self._named(source), contents)
+        if place != self._noted(output):
+            with self._blamed():
+                write_json(self._place(output), asdict(place))
 
     def _noted(self, output: Path) -> Place:
         try:
-            note = Place(**json.loads(self._place(output).read_text(encoding="utf-8")))
-            return note if isinstance(note.source, str) and isinstance(note.contents, list) else Place("", [])
-        except (OSError, ValueError, TypeError):
+            return _PLACE.validate_json(self._place(output).read_bytes())
+        except (OSError, ValueError):
             return Place("", [])
 
     def _place(self, output: Path) -> Path:

@@ -130,10 +130,13 @@ def alone(name: str, folder: Path, *, timeout_s: float = LOCK_TIMEOUT_S) -> Iter
     The system drops the lock when the process ends, however it ends, so a killed run leaves nothing that blocks.
 
     Raises:
-        RunningError: another process, or another block of this one, still holds the lock after `timeout_s` seconds.
+        RunningError: another process, or block of this one, holds the lock after `timeout_s` seconds, or there is no folder.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{name}.lock"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RunningError(f"{folder} cannot be made ({error.strerror}): start from a folder that you may write to.") from None
     lock = filelock.FileLock(path, timeout=timeout_s)
     try:
         lock.acquire()
@@ -244,7 +247,7 @@ def _spread(function: Callable[[Item], Result], items: Iterable[Item], workers: 
         except TerminatedWorkerError:
             raise WorkerError(
                 "A worker process was ended from outside, most often by the system for lack of memory. "
-                f"Set runtime.n_jobs below {workers}."
+                f"Set runtime.n_jobs, or --jobs of the command, below {workers}."
             ) from None
 
 

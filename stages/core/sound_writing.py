@@ -140,7 +140,7 @@ class SoundSink(MediaSink):
 
     def _end(self) -> None:
         self.close()
-        if self._late is not None and _n_frames(self._late) < self.n_written:
+        if self._late is not None and not _whole(self._late, self.n_written):
             raise MediaError(f"{self.path}: could not be written whole; is the disk full?")
         if self._numbered is not None:
             number_ogg_streams(self._numbered)
@@ -148,11 +148,20 @@ class SoundSink(MediaSink):
             put_speaker_mask(self._temporary, self.speakers)
 
 
-def _n_frames(path: Path) -> int:
+def _whole(path: Path, n_samples: int) -> bool:
+    """Whether a file holds so many samples; encoders that need whole blocks may have added to them."""
     try:
-        return int(soundfile.info(os.fsencode(path)).frames)
+        with ForwardFile(os.fsencode(path)) as file:
+            if file.format == "FLAC":  # where the end is missing, it is said to be of endless length
+                return int(file.frames) == n_samples
+            if file.format == "MP3":  # its length is reckoned, not counted
+                n_found = 0
+                while n_read := len(file.read(_LONGEST_WRITE)):
+                    n_found += n_read
+                return n_found >= n_samples
+            return int(file.frames) >= n_samples
     except soundfile.SoundFileError:
-        return 0
+        return False
 
 
 def whole_numbers(block: Block, bits: int, kind: type[np.int16 | np.int32], shift: int) -> np.ndarray:
