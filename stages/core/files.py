@@ -20,6 +20,7 @@ if sys.platform != "win32":
 
 # The names of files that are being written, each of which its writer holds locked.
 PARTIAL = ".partial-"
+_LONGEST_SUFFIX = 16
 _PARTIAL_NAME = re.compile(re.escape(PARTIAL) + r"[0-9a-f]{32}(\.[^.]*)?")
 
 
@@ -47,11 +48,13 @@ def written(path: Path, admit: Callable[[Path], None] | None = None) -> Iterator
         path.parent.mkdir(parents=True, exist_ok=True)
     except (FileExistsError, NotADirectoryError):
         raise WriteError(f"{path}: a file is in the place of its folder: move that away, or name another place.") from None
-    temporary = path.with_name(f"{PARTIAL}{uuid.uuid4().hex}{path.suffix}")
+    # What is longer is no suffix that a writer goes by, and might make the name too long.
+    suffix = path.suffix if len(path.suffix) <= _LONGEST_SUFFIX else ""
+    temporary = path.with_name(f"{PARTIAL}{uuid.uuid4().hex}{suffix}")
     try:
         handle = os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600)
-    except PermissionError as error:
-        raise WriteError(f"{path}: its folder may not be written to ({error.strerror}): name another place.") from None
+    except OSError as error:
+        raise WriteError(f"{path} cannot be written ({error.strerror}): name another place.") from None
     try:
         _locked(handle)
         yield temporary

@@ -109,11 +109,8 @@ class Ledger:
             with written(output) as temporary:
                 shutil.copyfile(copy, temporary)
         if output.is_file() and file_digest(output) == record.content:
-            if (
-                not self.copies
-                and not output.is_symlink()
-                and self._noted(output) != Place(self._named(job.source), [record.content])
-            ):
+            if not self.copies and not output.is_symlink():
+                # It may have been made from another recording of the same bytes, which is not its own any more.
                 self._note(job.source, output, [record.content])
             return Outcome(job.name, "kept", job.below(output), record.seconds, record.remarks)
         return None
