@@ -25,7 +25,7 @@ from stages.core.batch import REPORT, Job, Outcome, check_report, jobs, report
 from stages.core.command import Options, arguments_blamed, chosen_model, parser
 from stages.core.engines import loaded
 from stages.core.errors import DenoisingError
-from stages.core.files import clear_partial, code_digest, digest, file_digest, shown, written
+from stages.core.files import clear_partial, code_digest, digest, file_digest, shown, write_text
 from stages.core.ledger import Ledger
 from stages.core.live import PcmFormat, denoise_stream, standard_streams, wav_format
 from stages.core.media import media_files, reader, writer
@@ -61,7 +61,7 @@ def run(
 
     Raises:
         BatchError: nothing can be denoised, or no report be written there, and nothing has been done.
-        DenoiseError: recordings failed; all others are denoised all the same, and the report names each failure.
+        DenoiseError: recordings failed, or the report; all others are denoised all the same, and the report names each failure.
         SystemExit: no recording was found (exit code 2).
     """
     began = time.monotonic()
@@ -90,21 +90,20 @@ def run(
     where = target if source.is_dir() else found[0].target.parent / (outcomes[0].output or found[0].target.name)
     say(summary(outcomes, where, None if unwritten else place, time.monotonic() - began))
     failed = sum(one.status == "failed" for one in outcomes)
-    if failed:
-        raise DenoiseError(f"{failed} of {len(outcomes)} files failed, as listed above.{unwritten}")
-    if unwritten:
-        raise DenoiseError(unwritten.strip())
+    faults = [f"{failed} of {len(outcomes)} files failed, as listed above."] if failed else []
+    faults += [unwritten] if unwritten else []
+    if faults:
+        raise DenoiseError(" ".join(faults))
 
 
 def _reported(place: Path, outcomes: Sequence[Outcome], ledger: Ledger, *, overwrite: bool) -> str:
-    """Writes the table of all outcomes; why it could not be, as a sentence after a space."""
+    """Writes the table of all outcomes; returns why it could not be written, nothing where it was."""
     try:
-        with written(place, partial(ledger.admit, place, place, overwrite=overwrite)) as temporary:
-            temporary.write_text(report(outcomes), encoding="utf-8", newline="\n")
+        write_text(place, report(outcomes), partial(ledger.admit, place, place, overwrite=overwrite))
     except DenoisingError as error:
-        return f" No report was written: {error}"
+        return f"No report was written: {error}"
     except OSError as error:
-        return f" No report was written: {place}: {error.strerror or error}."
+        return f"No report was written: {place}: {error.strerror or error}."
     return ""
 
 

@@ -99,9 +99,9 @@ def _locked(handle: int) -> bool:
     return True
 
 
-def write_text(path: Path, text: str) -> None:
-    """Writes `text` to `path` atomically, in UTF-8 and with LF line ends on every system."""
-    with written(path) as temporary:
+def write_text(path: Path, text: str, admit: Callable[[Path], None] | None = None) -> None:
+    """Writes `text` to `path` atomically, in UTF-8 and with LF line ends on every system; `admit` as for `written`."""
+    with written(path, admit) as temporary:
         temporary.write_text(text, encoding="utf-8", newline="\n")
 
 

@@ -115,7 +115,7 @@ class ComplexMask(Target):
     outputs_per_bin = 2
     needs_phase = True
     LIMIT: ClassVar[float] = 2.0
-    # Where an output that has been rounded to K ends, in terms of the numbers before they are compressed.
+    # A part of a mask goes no further than this times K: an output that was rounded to K would be endless.
     FURTHEST: ClassVar[float] = math.atanh(0.9999)
 
     def ideal(self, mixture: Spectrum, speech: Spectrum) -> Output:
@@ -130,18 +130,18 @@ class ComplexMask(Target):
 
     def estimate(self, activated: Output, mixture: Spectrum) -> Spectrum:
         """The mixture times the mask, which brings its own phase."""
-        return self._masked((activated / self.LIMIT).clamp(-0.9999, 0.9999).atanh(), mixture)
+        return self._masked((activated / self.LIMIT).atanh(), mixture)
 
     def estimated(self, raw: Output, mixture: Spectrum) -> Spectrum:
         """The same without compressing the mask first: atanh(tanh(x)) is x, without rounding twice."""
-        return self._masked(self._shifted(raw).clamp(-self.FURTHEST, self.FURTHEST), mixture)
+        return self._masked(self._shifted(raw), mixture)
 
     def _shifted(self, raw: Output) -> Output:
         real, imaginary = raw.chunk(2, dim=-1)
         return torch.cat([real + 1 / self.LIMIT, imaginary], dim=-1)
 
     def _masked(self, share: Output, mixture: Spectrum) -> Spectrum:
-        real, imaginary = (self.LIMIT * share).chunk(2, dim=-1)
+        real, imaginary = (self.LIMIT * share.clamp(-self.FURTHEST, self.FURTHEST)).chunk(2, dim=-1)
         return mixture * torch.complex(real, imaginary)
 
 
