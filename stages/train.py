@@ -14,7 +14,7 @@ from pathlib import Path
 import pandas as pd
 import torch
 
-from stages.core.checkpoint import save_checkpoint, start_from
+from stages.core.checkpoint import CheckpointError, save_checkpoint, start_from
 from stages.core.denoiser import Denoiser
 from stages.core.files import code_digest, digest, write_json, write_text
 from stages.core.network import n_weights
@@ -54,6 +54,7 @@ def run(
     torch.manual_seed(settings.seed)
     denoiser = Denoiser(model, stft, sample_rate)
     if settings.init_from:
+        _check_start(Path(settings.init_from), checkpoint)
         start_from(Path(settings.init_from), denoiser)
     size = f"{model.cell} x {model.layers}, {n_weights(denoiser):,} weights"
     print(f"{model.network}, {size}, on {device}; {len(train)} mixtures")
@@ -63,6 +64,14 @@ def run(
     write_json(metrics, _metrics(progress, denoiser))
     table = pd.DataFrame([asdict(epoch) for epoch in progress.epochs])
     write_text(curves, table.to_csv(index=False, float_format="%.6g", lineterminator="\n"))
+
+
+def _check_start(start: Path, checkpoint: Path) -> None:
+    if start.absolute() == checkpoint.absolute():
+        raise CheckpointError(
+            f"train.init_from={start}: a training cannot start from the file that it writes, which DVC takes away first. Bring "
+            "it back ('git checkout params.yaml', then 'dvc checkout'), copy it to a name of its own, and start from the copy."
+        )
 
 
 def _key(settings: Train, model: Model, stft: Stft, sample_rate: int, shards_dir: Path, device: torch.device) -> str:

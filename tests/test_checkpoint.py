@@ -221,6 +221,8 @@ def test_weights_of_another_model_are_refused_and_the_parameters_named(path: Pat
     save_checkpoint(tmp_path / "bands.safetensors", denoiser(network="bands"), TRAINING)
     with pytest.raises(CheckpointError, match=r"have model\.n_bands=4; set"):
         start_from(tmp_path / "bands.safetensors", denoiser(network="bands", n_bands=5))
+    with pytest.raises(CheckpointError, match=r"have model\.network=bands, model\.n_bands=4; set"):
+        start_from(tmp_path / "bands.safetensors", denoiser(network="stack", n_bands=5))
     with pytest.raises(CheckpointError, match=r"have audio\.sample_rate=16000, stft\.n_fft=64; set"):
         start_from(path, Denoiser(model(), STFT.model_copy(update={"n_fft": 128}), 8000))
     with pytest.raises(CheckpointError, match="no such weights file"):

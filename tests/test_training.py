@@ -10,6 +10,7 @@ import torch
 from safetensors.torch import load_file
 from specimens import RATE, STFT, hiss, model, remix, stored_items, train, voiced
 
+from stages.core.checkpoint import CheckpointError
 from stages.core.denoiser import Denoiser
 from stages.core.losses import Batch
 from stages.core.network import n_weights
@@ -151,6 +152,7 @@ KILLED = """
 import os, signal, sys
 from pathlib import Path
 import torch
+from stages.core.checkpoint import CheckpointError
 from stages.core.denoiser import Denoiser
 from stages.core.parameters import Model, Stft
 from stages.core.training_parameters import Train
@@ -497,6 +499,19 @@ def test_the_stage_starts_from_weights_that_are_there(shards: Path, tmp_path: Pa
     assert torch.allclose(first["network.output.weight"], second["network.output.weight"], atol=1e-4)
     losses = [float(rows.splitlines()[-1].split(",")[3]) for rows in (curves, further)]
     assert losses[1] == pytest.approx(losses[0], abs=1e-3)
+
+
+def test_a_training_does_not_start_from_what_it_writes(shards: Path, tmp_path: Path) -> None:
+    paths = [tmp_path / name for name in ("denoiser.safetensors", "train.json", "curves.csv")]
+    with pytest.raises(CheckpointError, match=r"train\.init_from=.* cannot start from the file that it writes.*dvc checkout"):
+        run_stage(train(init_from=str(paths[0])), model(), STFT, RATE, shards, *paths, tmp_path / "cache", CPU)
+
+
+def test_what_was_trained_before_is_told(shards: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    trained(shards, tmp_path / "state.pt", train(n_epochs=2), model())
+    assert "made before" not in capsys.readouterr().out
+    trained(shards, tmp_path / "state.pt", train(n_epochs=2), model())
+    assert "2 of at most 2 epochs were made before" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("damage", [b"", b"no state", None])

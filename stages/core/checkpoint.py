@@ -77,9 +77,10 @@ def start_from(path: Path, denoiser: Denoiser) -> None:
     found, _ = load_checkpoint(path)
     differences = [f"audio.sample_rate={found.sample_rate}"] if found.sample_rate != denoiser.sample_rate else []
     for name, theirs, ours in (("model", found.model, denoiser.model), ("stft", found.stft, denoiser.stft)):
-        free = {"dropout"} if denoiser.model.network == "bands" else {"dropout", "n_bands"}
+        bands = found.model.network == "bands"
+        free = {"dropout"} if bands else {"dropout", "n_bands"}
         free |= {"bidirectional"} if denoiser.model.bidirectional else set()
-        free |= {"layers"} if denoiser.model.network == "bands" and found.model.layers < denoiser.model.layers else set()
+        free |= {"layers"} if bands and found.model.layers < denoiser.model.layers else set()
         wanted, values = ours.model_dump(), theirs.model_dump(exclude=free)
         differences += [f"{name}.{key}={value}" for key, value in values.items() if value != wanted[key]]
     if differences:

@@ -102,6 +102,7 @@ class Trainer:
         values = _saved(state)
         if values:
             self._resume(values)
+            tqdm.write(f"{len(self.progress.epochs)} of at most {self.settings.n_epochs} epochs were made before: {state}")
         elif not self.settings.init_from:  # weights from elsewhere know their own statistics
             order = generator(self.settings.seed, "standardise").permutation(len(self.train))[:_STANDARDISING]
             self.denoiser.standardise(batch.mixture for batch in self._batches(self.train, order.tolist()))
