@@ -91,6 +91,18 @@ def test_another_seed_draws_other_splits() -> None:
     assert drawn(groups, 1, 0.2, 0.2) != drawn(groups, 2, 0.2, 0.2)
 
 
+def test_files_of_other_kinds_are_counted(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("a/talk.m4a", "a/second.M4A", "LICENCE"):
+        (root / "corpus" / name).parent.mkdir(exist_ok=True)
+        (root / "corpus" / name).write_bytes(b"of another kind")
+    assert len(found(root)) == len(NAMES)
+    assert f"{root / 'corpus'}: passed over by their names: 2 .m4a, 1 without a suffix;" in capsys.readouterr().out
+    for name in ("a/talk.m4a", "a/second.M4A", "LICENCE"):
+        (root / "corpus" / name).unlink()
+    found(root)
+    assert "passed over" not in capsys.readouterr().out
+
+
 def test_patterns_decide_who_speaks_and_what_is_left_out(root: Path) -> None:
     rows = found(root, group=r"take(\d)", label="^(.*)/en")
     assert {row.group for row in rows} == {"folder/0", "folder/1"}

@@ -1,6 +1,7 @@
 """Any folder of sound files as a corpus of speech or noise: nothing is copied, every file is read once and checked."""
 
 import re
+from collections import Counter
 from collections.abc import Sequence
 from fnmatch import fnmatch
 from functools import partial
@@ -13,7 +14,7 @@ import pandas as pd
 from stages.core import audio
 from stages.core.corpora.shares import drawn
 from stages.core.errors import DenoisingError
-from stages.core.files import file_digest, shown
+from stages.core.files import file_digest, shown, visible_files
 from stages.core.manifest import SPLITS, Recording, Split
 from stages.core.parameters import Folder
 from stages.core.runtime import parallel
@@ -58,7 +59,12 @@ def recordings(settings: Folder, role: Literal["speech", "noise"], n_jobs: int) 
 def _sound_files(root: Path, exclude: Sequence[str], key: str) -> list[Path]:
     if not root.is_dir():
         raise FolderError(f"{key}.path: {root.absolute()} is not a folder; set it to a folder of sound files.")
-    found = audio.sound_files(root)
+    visible = visible_files(root)
+    found = [path for path in visible if path.suffix.lower() in audio.SUFFIXES]
+    others = Counter(path.suffix.lower() or "without a suffix" for path in visible if path.suffix.lower() not in audio.SUFFIXES)
+    if others:
+        kinds = shown(", ".join(f"{count} {suffix}" for suffix, count in sorted(others.items())))
+        print(f"{root}: passed over by their names: {kinds}; a corpus is made of WAV, FLAC, OGG, MP3, AIFF and the like")
     for path in found:
         if shown(path) != str(path):
             raise FolderError(f"{key}.path: the name of {shown(path)} is not UTF-8, as tables need it; rename the file.")
