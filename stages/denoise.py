@@ -177,7 +177,8 @@ def summary(outcomes: Sequence[Outcome], target: Path, place: Path | None, secon
 def live(options: Options, arguments: argparse.Namespace) -> None:
     """Denoises standard input to standard output: raw samples where a rate is given, a WAV stream otherwise."""
     source, sink = standard_streams()
-    form = wav_format(source) if arguments.rate is None else PcmFormat(arguments.rate, arguments.channels, arguments.encoding)
+    raw = PcmFormat(arguments.rate, arguments.channels or 1, arguments.encoding or "s16") if arguments.rate else None
+    form = raw or wav_format(source)
     stream = StreamingDenoiser(
         loaded(options.model, options.engine), form.sample_rate, form.n_channels, strength=options.strength
     )
@@ -223,9 +224,11 @@ def _run_as_told(command: argparse.ArgumentParser, arguments: argparse.Namespace
     if arguments.stream:
         if arguments.input:
             command.error("--stream reads standard input and writes standard output: name no INPUT and OUTPUT")
+        if (arguments.channels or arguments.encoding) and not arguments.rate:
+            command.error("--channels and --encoding describe raw samples: add --rate, or leave them out for a WAV stream")
         live(options, arguments)
-    elif arguments.rate:
-        command.error("--rate describes the raw samples of --stream: files say their own rate")
+    elif arguments.rate or arguments.channels or arguments.encoding:
+        command.error("--rate, --channels and --encoding describe the raw samples of --stream: files say their own")
     elif arguments.output:
         source, target = arguments.input, Path(arguments.output)
         if arguments.output.endswith(os.sep) and not source.is_dir():

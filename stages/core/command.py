@@ -122,13 +122,10 @@ def parser(description: str) -> argparse.ArgumentParser:
     live.add_argument(
         "--channels",
         type=_up_to(MOST_CHANNELS),
-        default=1,
         metavar="N",
         help="channels of raw samples, interleaved (default: 1)",
     )
-    live.add_argument(
-        "--encoding", choices=ENCODINGS, default="s16", help="little-endian encoding of raw samples (default: %(default)s)"
-    )
+    live.add_argument("--encoding", choices=ENCODINGS, help="little-endian encoding of raw samples (default: s16)")
     return command
 
 
