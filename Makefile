@@ -18,7 +18,8 @@ run: $(MADE) ## run what has changed of the pipeline, and show the scores (what 
 	@dvc repro
 	@python -m stages.evaluate --show
 	@echo
-	@echo "The denoised recordings are in data/denoised. Put recordings of your own in data/inbox and run 'make' again."
+	@echo "The denoised recordings are in data/denoised: by the model that was just trained, on synthetic speech."
+	@echo "For recordings of your own: . .venv/bin/activate, then python -m stages.denoise my-recordings cleaned"
 
 env: $(MADE) ## make the Python environment in .venv, where it is missing or out of date
 

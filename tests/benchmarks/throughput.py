@@ -4,6 +4,7 @@ Prints hours of audio per minute for mixing and sharding with one process and wi
 against the same step on data that is there already, and denoising as a multiple of real time on one core.
 """
 
+import argparse
 import tempfile
 import time
 from collections.abc import Callable
@@ -78,6 +79,7 @@ def denoising(parameters: Parameters) -> None:
 
 def main() -> None:
     """Prints all tables."""
+    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     parameters = read_parameters(Path("params.yaml"))
     for n_jobs in sorted({1, n_workers(-1)}):
         corpora_to_shards(parameters, n_jobs)
