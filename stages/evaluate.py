@@ -4,7 +4,8 @@ Reads: data/mixtures/test/, data/corpora/pairs/, models/denoiser.safetensors, an
 Writes: metrics/evaluate.json, metrics/evaluate_by_snr.csv, metrics/evaluate_by_noise.csv, data/scores.csv (every item).
 Params: evaluate.
 
-With --show it prints the table of the last evaluation and computes nothing.
+With --show it prints the table of the last evaluation and computes nothing; with --model WEIGHTS PAIRS it prints that of other
+weights on folders of pairs and writes nothing.
 """
 
 import argparse
@@ -70,9 +71,7 @@ def run(
     items = _test_items(test_dir, settings.n_clean)
     published = read_manifest(manifest, "fetch")
     items += [item for folder in settings.pairs for item in _pair_items(folder, published)]
-    load_checkpoint(checkpoint)
-    found = parallel(partial(_scored, checkpoint), items, n_jobs=n_jobs, description="scoring")
-    table = pd.DataFrame([row for rows in found for row in rows])
+    table = _table(items, checkpoint, n_jobs)
     metrics, by_snr, by_noise, every = outputs
     means = _metrics(table)
     write_json(metrics, means)
@@ -83,6 +82,21 @@ def run(
         write_text(path, _grouped(part, column).to_csv(index=False, float_format="%.4f", lineterminator="\n"))
     write_text(every, table.to_csv(index=False, float_format="%.6g", lineterminator="\n"))
     print(shown(means))
+
+
+def compare(folders: Sequence[str], manifest: Path, checkpoint: Path, n_jobs: int) -> str:
+    """The means of any weights on folders of pairs, or published pairs that are there, as a table for people."""
+    _check_names(folders)
+    published = read_manifest(manifest, "fetch") if manifest.is_file() else []
+    items = [item for folder in folders for item in _pair_items(folder, published)]
+    return shown(_metrics(_table(items, checkpoint, n_jobs)))
+
+
+def _table(items: Sequence[Item], checkpoint: Path, n_jobs: int) -> pd.DataFrame:
+    """A row for every item and system."""
+    load_checkpoint(checkpoint)
+    found = parallel(partial(_scored, checkpoint), items, n_jobs=n_jobs, description="scoring")
+    return pd.DataFrame([row for rows in found for row in rows])
 
 
 def shown(metrics: dict[str, Any]) -> str:
@@ -118,7 +132,7 @@ def _check_names(folders: Sequence[str]) -> None:
     for folder in folders:
         name = _set_name(Path(folder))
         if name in seen:
-            raise EvaluationError(f"evaluate.pairs: {folder} and {seen[name]} would both be called '{name}'; rename one.")
+            raise EvaluationError(f"{folder} and {seen[name]} would both be called '{name}'; rename one.")
         seen[name] = folder
 
 
@@ -209,7 +223,15 @@ def main() -> None:
         prog="python -m stages.evaluate", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--show", action="store_true", help="print the table of the last evaluation")
-    if parser.parse_args().show:
+    parser.add_argument("--model", type=Path, metavar="WEIGHTS", help="score these weights on PAIRS and write nothing")
+    parser.add_argument("pairs", nargs="*", metavar="PAIRS", help="a folder with clean/ and noisy/ inside, or published pairs")
+    arguments = parser.parse_args()
+    if bool(arguments.model) != bool(arguments.pairs):
+        parser.error("weights and pairs go together: python -m stages.evaluate --model WEIGHTS PAIRS ...")
+    if arguments.model:
+        print(compare(arguments.pairs, PAIRS, arguments.model, -1))
+        return
+    if arguments.show:
         if not METRICS_JSON.is_file():
             raise EvaluationError(f"{METRICS_JSON} is missing: run 'dvc repro' first.")
         print(shown(json.loads(METRICS_JSON.read_text(encoding="utf-8"))))

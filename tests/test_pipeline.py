@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 import time
 from pathlib import Path
 from typing import Any
@@ -152,6 +153,31 @@ def test_scores_that_are_not_there_are_missed(repository_folder: Path, command: 
     ended = command("evaluate", "--show")
     assert ended.code == 1
     assert ended.err.startswith("error: metrics/evaluate.json is missing: run 'dvc repro' first")
+
+
+def test_any_weights_are_scored_on_any_pairs_and_nothing_is_written(
+    finished: Pipeline, command: Command, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(finished.folder)
+    for side in ("clean", "noisy"):
+        shutil.copytree(f"data/mixtures/test/{side}", tmp_path / "talks" / side)
+    before = {path: path.stat().st_mtime_ns for path in Path("metrics").iterdir()}
+    ended = command("evaluate", "--model", "models/denoiser.safetensors", str(tmp_path / "talks"))
+    assert ended.code == 0
+    told = json.loads(Path("metrics/evaluate.json").read_text(encoding="utf-8"))["sets"]["test"]
+    rows = {words[1]: words[2:] for words in map(str.split, ended.out.splitlines()) if words[0] == "talks"}
+    assert list(rows) == ["mixture", "estimate", "oracle", "clean_input"]
+    assert float(rows["estimate"][1]) == pytest.approx(told["estimate"]["snr_db"], abs=1e-3)
+    assert {path: path.stat().st_mtime_ns for path in Path("metrics").iterdir()} == before
+
+
+@pytest.mark.parametrize("arguments", [["--model", "other.safetensors"], ["talks"]])
+def test_weights_without_pairs_and_pairs_without_weights_are_refused(
+    arguments: list[str], repository_folder: Path, command: Command
+) -> None:
+    ended = command("evaluate", *arguments)
+    assert ended.code == 2
+    assert "weights and pairs go together: python -m stages.evaluate --model WEIGHTS PAIRS" in ended.err
 
 
 # ---- what is rerun
