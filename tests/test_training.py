@@ -152,7 +152,6 @@ KILLED = """
 import os, signal, sys
 from pathlib import Path
 import torch
-from stages.core.checkpoint import CheckpointError
 from stages.core.denoiser import Denoiser
 from stages.core.parameters import Model, Stft
 from stages.core.training_parameters import Train
