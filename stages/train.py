@@ -67,10 +67,10 @@ def run(
 
 
 def _check_start(start: Path, checkpoint: Path) -> None:
-    if start.absolute() == checkpoint.absolute():
+    if start.resolve() == checkpoint.resolve():
         raise CheckpointError(
-            f"train.init_from={start}: a training cannot start from the file that it writes, which DVC takes away first. Bring "
-            "it back ('git checkout params.yaml', then 'dvc checkout'), copy it to a name of its own, and start from the copy."
+            f"train.init_from={start}: a training cannot start from the file that it writes, which DVC takes away first. Set "
+            "the parameter back, bring the file back with 'dvc checkout', copy it to another name, and start from the copy."
         )
 
 

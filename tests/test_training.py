@@ -204,10 +204,28 @@ def test_the_stage_takes_up_its_own_state_only(shards: Path, tmp_path: Path) -> 
     assert len(list((tmp_path / "cache").iterdir())) == 2
     assert other != first
     assert other[2].count(b"\n") == 5
-    state.write_bytes(b"")
-    assert outputs(train(n_epochs=4)) == other
     state.write_bytes(before)
     assert outputs(train()) == first
+
+
+@pytest.mark.parametrize("damage", ["empty", "junk", "text", "half", "zeros", "a byte"])
+def test_a_damaged_state_is_not_taken_up(shards: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], damage: str) -> None:
+    state = tmp_path / "state.pt"
+    unbroken = trained(shards, state, train(), model())
+    whole = state.read_bytes()
+    middle = len(whole) // 2
+    state.write_bytes(
+        {
+            "empty": b"",
+            "junk": b"abc" * 1000,
+            "text": b"epochs: 3",
+            "half": whole[:middle],
+            "zeros": whole[:middle] + bytes(512) + whole[middle + 512 :],
+            "a byte": whole[:middle] + bytes([whole[middle] ^ 255]) + whole[middle + 1 :],
+        }[damage]
+    )
+    assert_equal(unbroken, trained(shards, state, train(), model()))
+    assert f"{state} is damaged: training starts again" in capsys.readouterr().out
 
 
 def test_every_setting_has_a_state_of_its_own(shards: Path, tmp_path: Path) -> None:
@@ -500,10 +518,15 @@ def test_the_stage_starts_from_weights_that_are_there(shards: Path, tmp_path: Pa
     assert losses[1] == pytest.approx(losses[0], abs=1e-3)
 
 
-def test_a_training_does_not_start_from_what_it_writes(shards: Path, tmp_path: Path) -> None:
-    paths = [tmp_path / name for name in ("denoiser.safetensors", "train.json", "curves.csv")]
+@pytest.mark.parametrize("name", ["denoiser.safetensors", "../models/denoiser.safetensors", "linked.safetensors"])
+def test_a_training_does_not_start_from_what_it_writes(shards: Path, tmp_path: Path, name: str) -> None:
+    folder = tmp_path / "models"
+    folder.mkdir()
+    (folder / "linked.safetensors").symlink_to("denoiser.safetensors")
+    start = str(folder / name)
+    paths = [folder / name for name in ("denoiser.safetensors", "train.json", "curves.csv")]
     with pytest.raises(CheckpointError, match=r"train\.init_from=.* cannot start from the file that it writes.*dvc checkout"):
-        run_stage(train(init_from=str(paths[0])), model(), STFT, RATE, shards, *paths, tmp_path / "cache", CPU)
+        run_stage(train(init_from=start), model(), STFT, RATE, shards, *paths, tmp_path / "cache", CPU)
 
 
 def test_what_was_trained_before_is_told(shards: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,6 +1,7 @@
 """Training that can be killed at any moment: after each epoch all that it needs to go on lies in one file."""
 
 import math
+import zlib
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
@@ -8,6 +9,7 @@ from itertools import chain
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
+from zipfile import BadZipFile, ZipFile
 
 import numpy as np
 import torch
@@ -151,7 +153,7 @@ class Trainer:
             if not math.isfinite(loss):
                 raise TrainingError(
                     f"The {name} loss became {loss} in epoch {number}: "
-                    f"lower train.learning_rate (now {self.settings.learning_rate:g})."
+                    f"lower train.learning_rate (now {self.settings.learning_rate:g}) or the weights of the parts of the loss."
                 )
         return Epoch(number, rate, total / len(self.train), valid_loss, valid_snr_db)
 
@@ -262,10 +264,13 @@ def _saved(state: Path) -> dict[str, Any] | None:
     if not state.is_file():
         return None
     try:
-        values = torch.load(state, map_location="cpu", weights_only=True)
-        if not isinstance(values, dict) or set(values) != {"epochs", "best", "weights", "optimizers", "average"}:
-            raise ValueError("it holds something else")
-    except (RuntimeError, EOFError, KeyError, OSError, ValueError, UnpicklingError) as error:
-        print(f"{state} cannot be used ({error}): training starts again")
+        # PyTorch writes the sum of each part and checks none: weights that are wrong in a few places would be taken up.
+        with ZipFile(state) as archive:
+            whole = archive.testzip() is None
+        values = torch.load(state, map_location="cpu", weights_only=True) if whole else None
+    except (BadZipFile, RuntimeError, EOFError, KeyError, IndexError, OSError, ValueError, UnpicklingError, zlib.error):
+        values = None
+    if not isinstance(values, dict) or set(values) != {"epochs", "best", "weights", "optimizers", "average"}:
+        print(f"{state} is damaged: training starts again")
         return None
     return values
