@@ -9,8 +9,7 @@ import pytest
 from denoised_files import weights
 from small_pipeline import CHECKPOINT, ROOT, SMALL, STAGES, Command, Ended, Pipeline, fresh, put_parameters
 
-from stages.core.checkpoint import worker_denoiser
-from stages.core.command import PRETRAINED
+from stages.core.checkpoint import PRETRAINED, worker_denoiser
 from stages.core.engines import loaded
 from stages.core.runtime import run_command, run_stage
 

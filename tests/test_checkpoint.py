@@ -104,6 +104,7 @@ def described(path: Path, text: str) -> None:
         {"stft": {"n_fft": 64}},
         {"stft": {"n_fft": 128, "win_length": 128, "hop_length": 64}},
         {"sample_rate": None},
+        {"sample_rate": 0},
         {"training": None},
     ],
 )
@@ -111,8 +112,24 @@ def test_weights_that_this_version_cannot_rebuild_are_refused(path: Path, change
     with safe_open(path, framework="pt") as file:
         description = json.loads(file.metadata()["denoiser"])
     described(path, json.dumps({name: value for name, value in (description | change).items() if value is not None}))
-    with pytest.raises(CheckpointError, match=r"denoiser\.safetensors: expected weights written by the train stage"):
+    with pytest.raises(CheckpointError, match=r"denoiser\.safetensors: expected weights written by the train stage") as caught:
         load_checkpoint(path)
+    assert len(str(caught.value).replace(str(path), "")) < 200
+    assert "\n" not in str(caught.value)
+
+
+def test_weights_that_are_no_numbers_are_refused(path: Path) -> None:
+    made = denoiser()
+    made.network.output.bias.data[3] = float("nan")
+    save_checkpoint(path, made, TRAINING)
+    with pytest.raises(CheckpointError, match=r"denoiser\.safetensors: expected weights .* \(some are NaN or infinite\)"):
+        load_checkpoint(path)
+
+
+def test_an_exported_network_is_told_from_damaged_weights(tmp_path: Path) -> None:
+    (tmp_path / "denoiser.onnx").write_bytes(b"\x08\x07 of another kind")
+    with pytest.raises(CheckpointError, match=r"denoiser\.onnx: expected weights, found an exported network"):
+        load_checkpoint(tmp_path / "denoiser.onnx")
 
 
 @pytest.mark.parametrize("text", ["", "no JSON", "[]", "3", '{"model": 3, "stft": 4, "sample_rate": 5}'])

@@ -16,8 +16,7 @@ from specimens import RATE
 
 from stages.core import media
 from stages.core.audio import resampled
-from stages.core.checkpoint import load_checkpoint
-from stages.core.command import PRETRAINED
+from stages.core.checkpoint import PRETRAINED, load_checkpoint
 from stages.core.enhancement import enhanced
 
 pytest_plugins = ["pipeline_fixtures"]

@@ -14,9 +14,13 @@ from stages.core.band_network import BandNetwork
 from stages.core.denoiser import Denoiser
 from stages.core.errors import DenoisingError
 from stages.core.files import written
-from stages.core.parameters import Model, Stft
+from stages.core.parameters import Audio, Model, Stft
 
 _FORMAT = "audio-denoising-rnn/1"
+# Weights that come with the project, by the names that `--model` knows.
+PRETRAINED = {
+    name: Path(__file__).parents[2] / "models" / "pretrained" / name / "denoiser.safetensors" for name in ("best", "live")
+}
 _ADVICE = "train one with 'dvc repro train' or name another, such as models/pretrained/best/denoiser.safetensors"
 
 
@@ -51,18 +55,33 @@ def load_checkpoint(path: Path, device: torch.device | str = "cpu") -> tuple[Den
             text = (file.metadata() or {}).get("denoiser")
             weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dictionary
     except SafetensorError as error:
+        if path.suffix == ".onnx":
+            raise CheckpointError(f"{path}: expected weights, found an exported network; name what it was made of.") from None
         raise CheckpointError(f"{path}: damaged or not a safetensors file ({error}); {_ADVICE}.") from None
     try:
         description = json.loads(text or "{}")
         if description["format"] != _FORMAT:
             raise ValueError(f"format {description['format']}, expected {_FORMAT}")
-        denoiser = Denoiser(Model(**description["model"]), Stft(**description["stft"]), description["sample_rate"])
+        sample_rate = Audio(sample_rate=description["sample_rate"]).sample_rate
+        denoiser = Denoiser(Model(**description["model"]), Stft(**description["stft"]), sample_rate)
         denoiser.load_state_dict(weights)
         training = description["training"]
-    except (KeyError, TypeError, ValidationError, RuntimeError, ValueError) as error:
-        found = "a safetensors file of another program" if text is None else f"one that this version cannot rebuild ({error})"
+        if not all(bool(weight.isfinite().all()) for weight in weights.values()):
+            raise ValueError("some are NaN or infinite")
+    except (KeyError, TypeError, RuntimeError, ValueError) as error:
+        found = "a safetensors file of another program" if text is None else f"one that cannot be used ({_reason(error)})"
         raise CheckpointError(f"{path}: expected weights written by the train stage, found {found}.") from None
     return denoiser.to(device).eval(), training
+
+
+def _reason(error: Exception) -> str:
+    """What is wrong with a description, or with weights that are not those of the network that it describes, in a line."""
+    if isinstance(error, ValidationError):
+        fault = error.errors()[0]
+        return f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}"
+    if isinstance(error, KeyError):
+        return f"no {error}"
+    return "weights of another size than it describes" if isinstance(error, RuntimeError) else str(error)
 
 
 def start_from(path: Path, denoiser: Denoiser) -> None:

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from stages.core.batch import BatchError
-from stages.core.checkpoint import CheckpointError
+from stages.core.checkpoint import PRETRAINED, CheckpointError
 from stages.core.engines import Engine
 from stages.core.files import shown
 from stages.core.ledger import LedgerError
@@ -17,10 +17,6 @@ from stages.core.media_reading import HIGHEST_RATE, MOST_CHANNELS
 from stages.core.onnx_model import OnnxError
 from stages.core.streaming import Strength, StrengthError
 
-# Weights that come with the project, by the names that `--model` knows.
-PRETRAINED = {
-    name: Path(__file__).parents[2] / "models" / "pretrained" / name / "denoiser.safetensors" for name in ("best", "live")
-}
 _EXAMPLES = """exit codes:
   0  all is denoised     1  a file failed, as the report says     2  no recording was found, or arguments are wrong
 
@@ -30,7 +26,7 @@ examples:
   python -m stages.denoise talks out --attenuation-limit 12        lower noise by 12 dB at most
   python -m stages.denoise talks talks                             beside the recordings, as NAME-denoised
   sox meeting.wav -t wav - | python -m stages.denoise --stream > clean.wav
-  arecord -f S16_LE -r 16000 | python -m stages.denoise --stream --rate 16000 | aplay -f S16_LE -r 16000
+  arecord -t raw -f S16_LE -r 16000 | python -m stages.denoise --stream --rate 16000 | aplay -t raw -f S16_LE -r 16000
 """
 
 
