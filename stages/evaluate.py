@@ -19,10 +19,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from stages.core.checkpoint import load_checkpoint, worker_denoiser
+from stages.core.checkpoint import PRETRAINED, load_checkpoint, worker_denoiser
 from stages.core.enhancement import enhanced
 from stages.core.errors import DenoisingError
-from stages.core.files import write_json, write_text
+from stages.core.files import shown, write_json, write_text
 from stages.core.manifest import Recording, read_manifest
 from stages.core.oracle import oracle
 from stages.core.pairs import Pair, pairs, published_pairs, read_pair
@@ -39,6 +39,8 @@ BY_SNR = Path("metrics/evaluate_by_snr.csv")
 BY_NOISE = Path("metrics/evaluate_by_noise.csv")
 SCORES = Path("data/scores.csv")
 SYSTEMS = ("mixture", "estimate", "oracle")
+# Scores that could not be given and are told one by one.
+_N_REASONS = 20
 
 
 class EvaluationError(DenoisingError):
@@ -67,7 +69,7 @@ def run(
 
     `manifest` lists the published pairs; a name in `settings.pairs` that is none of them is a folder.
     """
-    _check_names(settings.pairs)
+    _check_names(settings.pairs, {"test": "the test mixtures"})
     items = _test_items(test_dir, settings.n_clean)
     published = read_manifest(manifest, "fetch")
     items += [item for folder in settings.pairs for item in _pair_items(folder, published)]
@@ -81,15 +83,22 @@ def run(
     for path, part, column in ((by_snr, test, "snr_asked_db"), (by_noise, by_kind, "noise")):
         write_text(path, _grouped(part, column).to_csv(index=False, float_format="%.4f", lineterminator="\n"))
     write_text(every, table.to_csv(index=False, float_format="%.6g", lineterminator="\n"))
-    print(shown(means))
+    print(summary(means))
 
 
 def compare(folders: Sequence[str], manifest: Path, checkpoint: Path, n_jobs: int) -> str:
-    """The means of any weights on folders of pairs, or published pairs that are there, as a table for people."""
-    _check_names(folders)
+    """The means of any weights on folders of pairs, or published pairs that are there, as a table for people.
+
+    Below it stands which scores could not be given, and why.
+    """
+    _check_names(folders, {})
     published = read_manifest(manifest, "fetch") if manifest.is_file() else []
     items = [item for folder in folders for item in _pair_items(folder, published)]
-    return shown(_metrics(_table(items, checkpoint, n_jobs)))
+    table = _table(items, checkpoint, n_jobs)
+    lacking = table[table["missing"] != ""]
+    reasons = [f"{row.set} {row.system} {row.id}: {row.missing}" for row in lacking.itertuples()]
+    more = [f"and {len(reasons) - _N_REASONS} more"] if len(reasons) > _N_REASONS else []
+    return "\n".join([summary(_metrics(table)), *reasons[:_N_REASONS], *more])
 
 
 def _table(items: Sequence[Item], checkpoint: Path, n_jobs: int) -> pd.DataFrame:
@@ -99,13 +108,15 @@ def _table(items: Sequence[Item], checkpoint: Path, n_jobs: int) -> pd.DataFrame
     return pd.DataFrame([row for rows in found for row in rows])
 
 
-def shown(metrics: dict[str, Any]) -> str:
+def summary(metrics: dict[str, Any]) -> str:
     """The means of an evaluation as a table for people."""
     lines = [f"{'':24}{'items':>6}" + "".join(f"{name:>11}" for name in METRICS)]
     for name, systems in metrics["sets"].items():
         for system, means in systems.items():
             cells = "".join(f"{'-':>11}" if means[metric] is None else f"{means[metric]:>11.3f}" for metric in METRICS)
             lines.append(f"{name + ' ' + system:24}{means['n_items']:>6}" + cells)
+            fewer = [f"{metric} of {means[key]}" for metric in METRICS if (key := f"n_items_{metric}") in means]
+            lines += [f"{'':24}only {', '.join(fewer)}"] if fewer else []
     return "\n".join(lines)
 
 
@@ -127,22 +138,26 @@ def _test_items(test_dir: Path, n_clean: int) -> list[Item]:
     return noisy + [Item("test", "clean", pair, {}) for pair in found[:n_clean]]
 
 
-def _check_names(folders: Sequence[str]) -> None:
-    seen = {"test": "the test mixtures"}
+def _check_names(folders: Sequence[str], taken: dict[str, str]) -> None:
     for folder in folders:
         name = _set_name(Path(folder))
-        if name in seen:
-            raise EvaluationError(f"{folder} and {seen[name]} would both be called '{name}'; rename one.")
-        seen[name] = folder
+        if name in taken:
+            raise EvaluationError(f"The pairs {folder} and {taken[name]} would both be called '{name}'; rename one.")
+        taken[name] = folder
 
 
 def _set_name(folder: Path) -> str:
     # The keys of metrics may not contain dots.
-    return folder.resolve().name.replace(".", "-") or "root"
+    return shown(folder.resolve().name).replace(".", "-") or "root"
 
 
 def _pair_items(folder: str, published: Sequence[Recording]) -> list[Item]:
     rows = [recording for recording in published if recording.corpus == folder]
+    if not rows and not Path(folder).exists():
+        raise EvaluationError(
+            f"{folder}: no such folder, and no published pairs that were fetched: name those in evaluate.pairs and run "
+            "'dvc repro fetch' first."
+        )
     found = published_pairs(folder, rows) if rows else pairs(Path(folder))
     return [Item(_set_name(Path(folder)), kind, pair, {}) for kind in ("noisy", "clean") for pair in found]
 
@@ -166,7 +181,7 @@ def _scored(checkpoint: Path, item: Item) -> list[dict[str, Any]]:
             {
                 "set": item.set,
                 "kind": item.kind,
-                "id": item.pair.name,
+                "id": shown(item.pair.name),
                 "system": system,
                 **item.labels,
                 **found,
@@ -222,19 +237,20 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         prog="python -m stages.evaluate", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--show", action="store_true", help="print the table of the last evaluation")
-    parser.add_argument("--model", type=Path, metavar="WEIGHTS", help="score these weights on PAIRS and write nothing")
+    other = parser.add_mutually_exclusive_group()
+    other.add_argument("--show", action="store_true", help="print the table of the last evaluation")
+    other.add_argument("--model", metavar="WEIGHTS", help="score a weights file, best or live on PAIRS and write nothing")
     parser.add_argument("pairs", nargs="*", metavar="PAIRS", help="a folder with clean/ and noisy/ inside, or published pairs")
     arguments = parser.parse_args()
     if bool(arguments.model) != bool(arguments.pairs):
         parser.error("weights and pairs go together: python -m stages.evaluate --model WEIGHTS PAIRS ...")
     if arguments.model:
-        print(compare(arguments.pairs, PAIRS, arguments.model, -1))
+        print(compare(arguments.pairs, PAIRS, PRETRAINED.get(arguments.model, Path(arguments.model)), -1))
         return
     if arguments.show:
         if not METRICS_JSON.is_file():
             raise EvaluationError(f"{METRICS_JSON} is missing: run 'dvc repro' first.")
-        print(shown(json.loads(METRICS_JSON.read_text(encoding="utf-8"))))
+        print(summary(json.loads(METRICS_JSON.read_text(encoding="utf-8"))))
         return
     parameters = read_parameters(Path("params.yaml"))
     run(parameters.evaluate, TEST_DIR, PAIRS, CHECKPOINT, (METRICS_JSON, BY_SNR, BY_NOISE, SCORES), parameters.runtime.n_jobs)

@@ -2,6 +2,8 @@
 
 import csv
 import json
+import os
+import re
 import shutil
 import time
 from pathlib import Path
@@ -12,7 +14,7 @@ import psutil
 import pytest
 import soundfile
 from ruamel.yaml import YAML
-from small_pipeline import METRICS, ROOT, SMALL, STAGES, Command, Pipeline, fresh, stages_run
+from small_pipeline import METRICS, ROOT, SMALL, STAGES, Command, Pipeline, fresh, put_parameters, stages_run
 
 pytest_plugins = ["pipeline_fixtures"]
 
@@ -173,6 +175,36 @@ def test_any_weights_are_scored_on_any_pairs_and_nothing_is_written(
     assert {path: path.stat().st_mtime_ns for path in Path("metrics").iterdir()} == before
 
 
+def test_what_cannot_be_scored_is_told(
+    finished: Pipeline, command: Command, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(finished.folder)
+    # Of a name that the test mixtures have in the pipeline's own evaluation.
+    folder = tmp_path / "test"
+    for side in ("clean", "noisy"):
+        speak(folder / side / "long.wav", seconds=1.5)
+        speak(folder / side / "short.wav", seconds=0.1).rename(folder / side / os.fsdecode(b"short\xff.wav"))
+    ended = command("evaluate", "--model", str(finished.folder / "models/denoiser.safetensors"), str(folder))
+    assert (ended.code, ended.err) == (0, "")
+    assert re.search(r"^test estimate +2 .*\n +only .*pesq_wb of 1", ended.out, re.MULTILINE)
+    assert re.search(r"^test estimate short\\xff: .*pesq_wb: ", ended.out, re.MULTILINE)
+
+
+@pytest.mark.parametrize(
+    ("name", "pairs", "text"),
+    [
+        ("live", "gone", "error: gone: no such folder, and no published pairs that were fetched"),
+        ("gone.safetensors", ".", "found no clean and no noisy"),
+    ],
+)
+def test_weights_and_pairs_that_are_not_there_are_named(
+    repository_folder: Path, command: Command, name: str, pairs: str, text: str
+) -> None:
+    ended = command("evaluate", "--model", name, pairs)
+    assert ended.code == 1
+    assert text in ended.err
+
+
 @pytest.mark.parametrize("arguments", [["--model", "other.safetensors"], ["talks"]])
 def test_weights_without_pairs_and_pairs_without_weights_are_refused(
     arguments: list[str], repository_folder: Path, command: Command
@@ -180,6 +212,19 @@ def test_weights_without_pairs_and_pairs_without_weights_are_refused(
     ended = command("evaluate", *arguments)
     assert ended.code == 2
     assert "weights and pairs go together: python -m stages.evaluate --model WEIGHTS PAIRS" in ended.err
+
+
+def test_either_the_last_evaluation_is_shown_or_weights_are_scored(repository_folder: Path, command: Command) -> None:
+    ended = command("evaluate", "--show", "--model", "other.safetensors", "talks")
+    assert ended.code == 2
+    assert "--model: not allowed with argument --show" in ended.err
+
+
+def test_two_folders_of_pairs_of_one_name_are_refused(repository_folder: Path, command: Command) -> None:
+    put_parameters(Path("params.yaml"), {"evaluate.pairs": ["a/talks", "b/talks"]})
+    ended = command("evaluate")
+    assert ended.code == 1
+    assert ended.err.startswith("error: The pairs b/talks and a/talks would both be called 'talks'; rename one.")
 
 
 # ---- what is rerun
