@@ -1,3 +1,4 @@
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -92,15 +93,21 @@ def test_another_seed_draws_other_splits() -> None:
 
 
 def test_files_of_other_kinds_are_counted(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    for name in ("a/talk.m4a", "a/second.M4A", "LICENCE"):
+    for name in ("a/talk.m4a", "a/second.M4A", "LICENCE", "take.1", "Dr. Smith, second part"):
         (root / "corpus" / name).parent.mkdir(exist_ok=True)
         (root / "corpus" / name).write_bytes(b"of another kind")
     assert len(found(root)) == len(NAMES)
-    assert f"{root / 'corpus'}: passed over by their names: 2 .m4a, 1 without a suffix;" in capsys.readouterr().out
-    for name in ("a/talk.m4a", "a/second.M4A", "LICENCE"):
-        (root / "corpus" / name).unlink()
-    found(root)
+    assert f"{root / 'corpus'}: passed over by their names: 2 .m4a, 3 without a suffix;" in capsys.readouterr().out
+    found(root, exclude=["a/*", "LICENCE", "take.1", "Dr.*"])
     assert "passed over" not in capsys.readouterr().out
+
+
+def test_what_is_left_out_may_have_any_name_and_is_named_literally_too(root: Path) -> None:
+    for name in (b"a[1].wav", b"\xff.wav"):
+        (root / "corpus" / os.fsdecode(name)).write_bytes(b"broken")
+    with pytest.raises(FolderError, match=r"the name of .*\\xff\.wav is not UTF-8"):
+        found(root)
+    assert len(found(root, exclude=["a[1].wav", "?.wav"])) == len(NAMES)
 
 
 def test_patterns_decide_who_speaks_and_what_is_left_out(root: Path) -> None:

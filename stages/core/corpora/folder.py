@@ -60,19 +60,33 @@ def _sound_files(root: Path, exclude: Sequence[str], key: str) -> list[Path]:
     if not root.is_dir():
         raise FolderError(f"{key}.path: {root.absolute()} is not a folder; set it to a folder of sound files.")
     visible = visible_files(root)
-    found = [path for path in visible if path.suffix.lower() in audio.SUFFIXES]
-    others = Counter(path.suffix.lower() or "without a suffix" for path in visible if path.suffix.lower() not in audio.SUFFIXES)
+    wanted = [path for path in visible if not _is_excluded(path.relative_to(root).as_posix(), exclude)]
+    kept = [path for path in wanted if path.suffix.lower() in audio.SUFFIXES]
+    others = Counter(_kind(path) for path in wanted if path.suffix.lower() not in audio.SUFFIXES)
     if others:
-        kinds = shown(", ".join(f"{count} {suffix}" for suffix, count in sorted(others.items())))
-        print(f"{root}: passed over by their names: {kinds}; a corpus is made of WAV, FLAC, OGG, MP3, AIFF and the like")
-    for path in found:
+        kinds = ", ".join(f"{count} {suffix}" for suffix, count in sorted(others.items()))
+        print(f"{shown(root)}: passed over by their names: {kinds}; a corpus is made of WAV, FLAC, OGG, MP3, AIFF and the like")
+    for path in kept:
         if shown(path) != str(path):
-            raise FolderError(f"{key}.path: the name of {shown(path)} is not UTF-8, as tables need it; rename the file.")
-    kept = [path for path in found if not any(fnmatch(path.relative_to(root).as_posix(), pattern) for pattern in exclude)]
+            raise FolderError(
+                f"{key}.path: the name of {shown(path)} is not UTF-8, as tables need it; rename the file or exclude it."
+            )
     if not kept:
-        left_out = f" ({len(found)} were left out by {key}.exclude)" if found else ""
+        n_left_out = len(visible) - len(wanted)
+        left_out = f" ({n_left_out} were left out by {key}.exclude)" if n_left_out else ""
         raise FolderError(f"{key}.path: no sound files in {root.absolute()}{left_out}; put WAV, FLAC, OGG or MP3 files there.")
     return kept
+
+
+def _is_excluded(name: str, exclude: Sequence[str]) -> bool:
+    # A path as an error lists it is meant literally, brackets and all.
+    return any(name == pattern or fnmatch(name, pattern) for pattern in exclude)
+
+
+def _kind(path: Path) -> str:
+    """The suffix, or that there is none: what follows the last dot of a sentence is no suffix."""
+    suffix = path.suffix.lower()
+    return suffix if re.fullmatch(r"\.(?=.*[a-z])[a-z0-9]{1,6}", suffix) else "without a suffix"
 
 
 def _found(pattern: str, name: str, key: str) -> str:
