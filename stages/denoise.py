@@ -224,6 +224,8 @@ def _run_as_told(command: argparse.ArgumentParser, arguments: argparse.Namespace
     if arguments.stream:
         if arguments.input:
             command.error("--stream reads standard input and writes standard output: name no INPUT and OUTPUT")
+        if arguments.overwrite or arguments.report or arguments.jobs != -1:
+            command.error("--overwrite, --report and --jobs are for files: --stream writes standard output alone")
         if (arguments.channels or arguments.encoding) and not arguments.rate:
             command.error("--channels and --encoding describe raw samples: add --rate, or leave them out for a WAV stream")
         live(options, arguments)

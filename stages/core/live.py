@@ -142,13 +142,16 @@ def denoise_stream(source: Source, sink: Sink, form: PcmFormat, denoiser: Stream
     Blocks are read as they come, at most `block_samples` long. NaN and infinity become silence: a live signal goes on.
 
     Raises:
-        LiveError: the stream ended within a sample, or before its header says; all that came was written.
+        LiveError: the stream ended within a sample, or before its header says; all that came was written. Or raw samples
+            begin as a WAV stream does.
     """
     if form.wav:
         sink.write(wav_header(form))
     rest, n_clipped, n_not_finite, n_read = b"", 0, 0, 0
     read = getattr(source, "read1", source.read)
     while piece := read(_wanted(block_samples * form.frame_bytes, form, n_read)):
+        if not form.wav and n_read == 0 and piece[:4] == b"RIFF" and piece[8:12] == b"WAVE":
+            raise LiveError("The input is a WAV stream, which says its own format: leave out --rate, or send raw samples.")
         n_read += len(piece)
         data = rest + piece
         whole = len(data) - len(data) % form.frame_bytes
