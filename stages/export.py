@@ -129,7 +129,7 @@ def _check(found: dict[str, float], checkpoint: Path) -> None:
             raise ExportError(
                 f"{checkpoint}: exported to ONNX and run {way.replace('_', ' ')}, the denoiser differs from PyTorch by "
                 f"{difference:.1e} of a frame's largest number, expected at most {LIMIT:.0e}; nothing was written. Weights "
-                "that are huge or not finite do this: train again with a lower train.learning_rate."
+                "that are huge do this: train again with a lower train.learning_rate."
             )
 
 

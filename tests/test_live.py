@@ -483,6 +483,12 @@ def test_the_command_runs_with_closed_streams(untrained: Path, closed: str) -> N
             1,
             "error: The input is a WAV stream, which says its own format: leave out --rate",
         ),
+        (
+            ["--rate", "16000"],
+            b"RF64" + wav_header(PcmFormat(RATE, 1, "s16", wav=True))[4:],
+            1,
+            "error: The input is a WAV stream, which says its own format: leave out --rate",
+        ),
         (["--rate", "16000"], b"\0\0\0", 1, "error: The stream was cut off: expected whole samples, found 3 bytes"),
         (["--rate", "16000", "--mix", "2"], b"", 2, "error: The share of the unprocessed sound (mix) is 2: expected 0 to 1."),
         (

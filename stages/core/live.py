@@ -82,7 +82,7 @@ def wav_format(stream: Source) -> PcmFormat:
         LiveError: it is no WAV stream, or has an encoding other than PCM or floating point.
     """
     head = stream.read(12)
-    if len(head) < 12 or head[:4] not in (b"RIFF", b"RF64") or head[8:] != b"WAVE":
+    if not _begins_wav(head):
         raise LiveError("The input is no WAV stream; name the format of raw samples with --rate, --channels and --encoding.")
     form, long_size = None, 0
     while True:
@@ -150,7 +150,7 @@ def denoise_stream(source: Source, sink: Sink, form: PcmFormat, denoiser: Stream
     rest, n_clipped, n_not_finite, n_read = b"", 0, 0, 0
     read = getattr(source, "read1", source.read)
     while piece := read(_wanted(block_samples * form.frame_bytes, form, n_read)):
-        if not form.wav and n_read == 0 and piece[:4] == b"RIFF" and piece[8:12] == b"WAVE":
+        if not form.wav and n_read == 0 and _begins_wav(piece):
             raise LiveError("The input is a WAV stream, which says its own format: leave out --rate, or send raw samples.")
         n_read += len(piece)
         data = rest + piece
@@ -173,6 +173,10 @@ def denoise_stream(source: Source, sink: Sink, form: PcmFormat, denoiser: Stream
         raise LiveError(f"The stream was cut off: expected {promised}, found {n_read} bytes; what came was denoised.")
     n_left_out = 0 if form.n_bytes is None else bytes_of_no_chunk(source, odd=form.n_bytes % 2 == 1)
     return Heard(n_clipped, n_not_finite, n_left_out)
+
+
+def _begins_wav(head: bytes) -> bool:
+    return head[:4] in (b"RIFF", b"RF64") and head[8:12] == b"WAVE"
 
 
 def _wanted(n_bytes: int, form: PcmFormat, n_read: int) -> int:
