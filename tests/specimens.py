@@ -50,7 +50,7 @@ def mix(**changes: Any) -> Mix:
     """Mixtures small enough for a test, without band limits and rooms."""
     values = {"seed": 1, "n_train": 6, "n_valid": 4, "n_test": 4, "seconds": 0.5, "snr_db": [-5, 15]}
     values |= {"snr_grid_db": [-5, 0, 5], "n_noises": [1, 2], "level_dbfs": [-35, -15], "short_noise": "refuse"}
-    values |= {"noise_evenly_by": "recording"}
+    values |= {"speech_evenly_by": "recording", "noise_evenly_by": "recording"}
     values |= {"speed": {"probability": 0.0, "factor": [0.9, 1.1]}, "clipping": {"probability": 0.0, "excess_db": [3, 15]}}
     values |= {"low_pass": {"probability": 0.0, "cutoff_hz": [2000, 4000]}}
     values |= {"reverberation": {"probability": 0.0, "rt60_s": [0.1, 0.3], "drr_db": [0, 10]}}

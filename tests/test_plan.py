@@ -181,6 +181,15 @@ def test_noise_is_drawn_evenly_by_recording_by_second_or_by_label(evenly_by: str
     assert np.mean([mixture.noise == "clap" for mixture in of("train", mixtures)]) == pytest.approx(share, abs=0.08)
 
 
+@pytest.mark.parametrize(("evenly_by", "share"), [("recording", 3 / 4), ("second", 3 / 11), ("label", 1 / 2)])
+def test_speech_is_drawn_evenly_by_recording_by_second_or_by_label(evenly_by: str, share: float) -> None:
+    rows = [recording(f"words-{split}-{number}", split, split, n_samples=RATE) for split in SPLITS for number in range(3)]
+    rows += [recording(f"book-{split}", split, f"reader-{split}", n_samples=8 * RATE) for split in SPLITS]
+    mixtures = planned(rows, noise(), mix(speech_evenly_by=evenly_by, n_train=400, n_valid=200), RATE)
+    for split in ("train", "valid"):
+        assert np.mean([row.speech[0].id.startswith("words") for row in of(split, mixtures)]) == pytest.approx(share, abs=0.08)
+
+
 def test_two_noises_are_drawn_by_the_second_as_without_putting_back() -> None:
     seconds = {"a": 6.0, "b": 3.0, "c": 1.0}
     rows = [recording(name, "train", n_samples=round(length * RATE)) for name, length in seconds.items()]

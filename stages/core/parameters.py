@@ -25,6 +25,7 @@ from stages.core.sections import (
 )
 from stages.core.training_parameters import Train
 
+EvenlyBy = Literal["recording", "second", "label"]
 NoiseKind = Literal["white", "pink", "brown", "hum", "fan", "babble", "keyboard", "rain", "engine", "siren", "bursts"]
 
 
@@ -170,7 +171,8 @@ class Mix(Section):
     snr_grid_db: Annotated[list[Decibels], Field(min_length=1)]
     n_noises: CountRange
     level_dbfs: LevelRange
-    noise_evenly_by: Literal["recording", "second", "label"]
+    speech_evenly_by: EvenlyBy
+    noise_evenly_by: EvenlyBy
     short_noise: Literal["refuse", "repeat"]
     speed: Speed
     low_pass: LowPass

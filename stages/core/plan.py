@@ -1,17 +1,18 @@
 """The plan of mixtures: who meets which noise at which SNR and level, decided in one cheap, seeded, serial pass."""
 
 import json
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import cycle
-from typing import NamedTuple, Self, TextIO
+from typing import TextIO
 
 import numpy as np
 
 from stages.core.errors import DenoisingError
 from stages.core.manifest import SPLITS, Recording, Split
 from stages.core.parameters import Mix
+from stages.core.pools import Pool
 from stages.core.seeds import generator
 
 # What is so of most mixtures, and not written down for each.
@@ -122,28 +123,30 @@ def _mixtures(
 ) -> Iterator[Mixture]:
     counts = {"train": settings.n_train, "valid": settings.n_valid, "test": settings.n_test}
     for split in SPLITS:
-        utterances = [recording for recording in speech if recording.split == split]
-        noises = _Noises.of([recording for recording in noise if recording.split == split], settings)
+        utterances, noises = (
+            Pool.of([recording for recording in found if recording.split == split], evenly_by)
+            for found, evenly_by in ((speech, settings.speech_evenly_by), (noise, settings.noise_evenly_by))
+        )
         by_speaker = defaultdict(list)
-        for utterance in utterances:
+        for utterance in utterances.recordings:
             by_speaker[utterance.group].append(utterance)
         for index in range(counts[split]):
-            yield _mixture(split, index, utterances, by_speaker, noises, settings, sample_rate, rooms)
+            yield _mixture(split, index, utterances, noises, by_speaker, settings, sample_rate, rooms)
 
 
 def _mixture(
     split: Split,
     index: int,
-    utterances: Sequence[Recording],
+    utterances: Pool,
+    noises: Pool,
     by_speaker: dict[str, list[Recording]],
-    noises: "_Noises",
     settings: Mix,
     sample_rate: int,
     rooms: Sequence[Recording],
 ) -> Mixture:
     random = generator(settings.seed, "mix", split, index)
     n_samples = round(settings.seconds * sample_rate)
-    utterance = utterances[int(random.integers(len(utterances)))]
+    utterance = utterances.one(random)
     chosen = noises.drawn(random, int(random.integers(settings.n_noises[0], settings.n_noises[1] + 1)))
     grid = settings.snr_grid_db
     snr_db = _within(random, settings.snr_db) if split == "train" else grid[index % len(grid)]
@@ -167,51 +170,6 @@ def _mixture(
         speed=speed,
         clipping_db=clipping_db,
     )
-
-
-class _Noises(NamedTuple):
-    """The noise of a split, how likely each recording is, and it or one before it; all are as likely where that is None."""
-
-    recordings: Sequence[Recording]
-    shares: np.ndarray | None = None
-    summed: np.ndarray | None = None
-
-    @classmethod
-    def of(cls, recordings: Sequence[Recording], settings: Mix) -> Self:
-        """As likely as `noise_evenly_by` has it."""
-        if settings.noise_evenly_by == "recording" or not recordings:
-            return cls(recordings)
-        if settings.noise_evenly_by == "second":
-            weights = np.array([recording.n_samples / recording.sample_rate for recording in recordings])
-        else:
-            counts = Counter(recording.label for recording in recordings)
-            weights = np.array([1 / counts[recording.label] for recording in recordings])
-        shares = weights / weights.sum()
-        return cls(recordings, shares, _summed(shares))
-
-    def drawn(self, random: np.random.Generator, count: int) -> list[Recording]:
-        """So many different recordings, or all if there are fewer, in their own order."""
-        count = min(count, len(self.recordings))
-        if self.shares is None or self.summed is None:
-            places = set(random.choice(len(self.recordings), size=count, replace=False).tolist())
-        else:
-            # What choice(p=shares) draws, which sums up all shares each time.
-            places = _found(random, self.summed, count)
-            while len(places) < count:
-                shares = self.shares.copy()
-                shares[list(places)] = 0
-                places |= _found(random, _summed(shares), count - len(places))
-        return [self.recordings[place] for place in sorted(places)]
-
-
-def _summed(shares: np.ndarray) -> np.ndarray:
-    sums: np.ndarray = np.cumsum(shares)
-    sums /= sums[-1]
-    return sums
-
-
-def _found(random: np.random.Generator, summed: np.ndarray, count: int) -> set[int]:
-    return set(summed.searchsorted(random.random(count), side="right").tolist())
 
 
 def _speech(
