@@ -344,13 +344,14 @@ def test_what_is_no_wav_stream_is_named(data: bytes, text: str) -> None:
     [
         (
             {"at20": b"\x06\0", "at34": b"\x08\0"},
-            "format 6 with 8 bits, 1 channels at 16000 Hz: expected PCM or floating point",
+            "format 6 with 8 bits: expected PCM or floating point; denoise it as a file, or convert it first, as with ffmpeg",
         ),
         ({"at22": b"\0\0"}, "damaged: expected 1 to 1024 channels, found 0"),
         ({"at22": b"\xff\xff"}, "damaged: expected 1 to 1024 channels, found 65535"),
         ({"at24": b"\0\0\0\0"}, "damaged: expected a sample rate of 1 to 3000000 Hz, found 0 Hz"),
         ({"at24": b"\xff\xff\xff\x7f"}, "damaged: expected a sample rate of 1 to 3000000 Hz, found 2147483647 Hz"),
         ({"at34": b"\x0c\0"}, "with 12 bits"),
+        ({"at32": b"\x04\0"}, "samples of 16 bits and 4 bytes for all 1 channels: expected 2; denoise it as a file"),
     ],
 )
 def test_a_wav_stream_of_another_kind_is_named(places: dict[str, bytes], text: str) -> None:
@@ -495,7 +496,17 @@ def test_the_command_runs_with_closed_streams(untrained: Path, closed: str) -> N
             ["--rate", "16000", "--model", "gone"],
             b"",
             2,
-            "error: --model gone: no such weights file, and not one of best and live.",
+            "error: 'gone': no such weights file, and not one of best and live.",
+        ),
+        (["--rate", "16000", "--model", ""], b"", 2, "error: '': no such weights file, and not one of best and live."),
+        *(
+            (["--rate", "16000"], head, 1, "error: The input begins as a sound file does: denoise it as a file")
+            for head in (
+                b"FORM\0\0\0\x20AIFC",
+                b"FORM\0\0\0\x20AIFF" + bytes(40),
+                b"RIFX\0\0\0\x20WAVE",
+                bytes.fromhex("726966662e91cf11a5d628db04c10000"),
+            )
         ),
     ],
 )
@@ -506,6 +517,28 @@ def test_mistakes_of_a_stream_are_said(
     assert ended.code == code
     assert text in ended.err
     assert "Traceback" not in ended.err
+
+
+class InPieces(io.BytesIO):
+    """Bytes that come one by one, as from a program that writes them so."""
+
+    def read1(self, size: int | None = -1, /) -> bytes:
+        return super().read(min(size or 1, 1))
+
+
+def test_the_first_bytes_of_raw_samples_may_come_one_by_one() -> None:
+    raw, sink = PcmFormat(RATE, 1, "s16"), io.BytesIO()
+    data = wav("s16", signal(300, 1))
+    with pytest.raises(LiveError, match="The input is a WAV stream"):
+        denoise_stream(InPieces(data), sink, raw, StreamingDenoiser(denoiser(), RATE, 1), 256)
+    assert sink.getvalue() == b""
+    outputs = []
+    for source in (InPieces(data[44:]), io.BytesIO(data[44:])):
+        sink = io.BytesIO()
+        denoise_stream(source, sink, raw, StreamingDenoiser(denoiser(), RATE, 1), 256)
+        outputs.append(sink.getvalue())
+    assert outputs[0] == outputs[1]
+    assert len(outputs[0]) == len(data) - 44
 
 
 def test_values_that_are_no_numbers_are_said(untrained: Path, command: Command, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,15 +3,16 @@
 import os
 import struct
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any, BinaryIO, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float32
 
+from stages.core.audio import impossible
 from stages.core.container_rest import Source, bytes_of_no_chunk, left_out, skipped
 from stages.core.errors import DenoisingError
-from stages.core.media_reading import impossible
 from stages.core.streaming import StreamingDenoiser
 
 # Programs that write to a pipe cannot know the size of what is to come and leave 0 or one of the largest numbers there.
@@ -25,6 +26,12 @@ _TYPES = {"u8": "u1", "s16": "<i2", "s24": "s24", "s32": "<i4", "f32": "<f4", "f
 _WAV_TYPES = {(1, 8): "u8", (1, 16): "s16", (1, 24): "s24", (1, 32): "s32", (3, 32): "f32", (3, 64): "f64"}
 _WIDTHS = {"u8": 1, "s16": 2, "s24": 3, "s32": 4, "f32": 4, "f64": 8}
 ENCODINGS = tuple(_WIDTHS)
+
+
+# What is read before it is clear that samples are raw, and how sound files begin that are no WAV stream: W64, AIFF, RIFX.
+_SIGN_BYTES = 12
+_W64 = bytes.fromhex("726966662e91cf11a5d628db")
+_FILES = {(b"FORM", b"AIFF"), (b"FORM", b"AIFC"), (b"RIFX", b"WAVE")}
 
 
 class LiveError(DenoisingError):
@@ -81,7 +88,7 @@ def wav_format(stream: Source) -> PcmFormat:
     Raises:
         LiveError: it is no WAV stream, or has an encoding other than PCM or floating point.
     """
-    head = stream.read(12)
+    head = stream.read(_SIGN_BYTES)
     if not _begins_wav(head):
         raise LiveError("The input is no WAV stream; name the format of raw samples with --rate, --channels and --encoding.")
     form, long_size = None, 0
@@ -148,10 +155,7 @@ def denoise_stream(source: Source, sink: Sink, form: PcmFormat, denoiser: Stream
     if form.wav:
         sink.write(wav_header(form))
     rest, n_clipped, n_not_finite, n_read = b"", 0, 0, 0
-    read = getattr(source, "read1", source.read)
-    while piece := read(_wanted(block_samples * form.frame_bytes, form, n_read)):
-        if not form.wav and n_read == 0 and _begins_wav(piece):
-            raise LiveError("The input is a WAV stream, which says its own format: leave out --rate, or send raw samples.")
+    for piece in _pieces(source, form, block_samples * form.frame_bytes):
         n_read += len(piece)
         data = rest + piece
         whole = len(data) - len(data) % form.frame_bytes
@@ -175,13 +179,31 @@ def denoise_stream(source: Source, sink: Sink, form: PcmFormat, denoiser: Stream
     return Heard(n_clipped, n_not_finite, n_left_out)
 
 
+def _pieces(source: Source, form: PcmFormat, n_bytes: int) -> Iterator[bytes]:
+    """The bytes of samples as they come, at most `n_bytes` at a time."""
+    n_read = 0
+    if not form.wav:
+        # All of them before the first are worked on, however small the pieces are in which they come.
+        if head := source.read(_SIGN_BYTES):
+            _check_raw(head)
+            yield head
+        n_read = len(head)
+    read = getattr(source, "read1", source.read)
+    # What lies behind the samples of a WAV stream, tags for example, is no sound.
+    while piece := read(n_bytes if form.n_bytes is None else min(n_bytes, form.n_bytes - n_read)):
+        n_read += len(piece)
+        yield piece
+
+
 def _begins_wav(head: bytes) -> bool:
     return head[:4] in (b"RIFF", b"RF64") and head[8:12] == b"WAVE"
 
 
-def _wanted(n_bytes: int, form: PcmFormat, n_read: int) -> int:
-    # What lies behind the samples of a WAV stream, tags for example, is no sound.
-    return n_bytes if form.n_bytes is None else min(n_bytes, form.n_bytes - n_read)
+def _check_raw(head: bytes) -> None:
+    if _begins_wav(head):
+        raise LiveError("The input is a WAV stream, which says its own format: leave out --rate, or send raw samples.")
+    if head.startswith(_W64) or (head[:4], head[8:12]) in _FILES:
+        raise LiveError("The input begins as a sound file does: denoise it as a file, or send a WAV stream or raw samples.")
 
 
 def decoded(data: bytes, form: PcmFormat) -> Float32[np.ndarray, "samples channels"]:
@@ -228,15 +250,21 @@ def _written(sink: Sink, block: Float32[np.ndarray, "samples channels"], form: P
 def _described(body: bytes) -> PcmFormat:
     if len(body) < 16:
         raise LiveError("The header of the WAV stream is damaged: the description of its samples is too short.")
-    code, channels, rate, _, _, bits = struct.unpack("<HHIIHH", body[:16])
+    code, channels, rate, _, frame_bytes, bits = struct.unpack("<HHIIHH", body[:16])
     if code == 0xFFFE and len(body) >= 26:
         code = struct.unpack("<H", body[24:26])[0]
     encoding = _WAV_TYPES.get((code, bits))
     if encoding is None:
         raise LiveError(
-            f"The WAV stream has format {code} with {bits} bits, {channels} channels at {rate} Hz: "
-            "expected PCM or floating point."
+            f"The WAV stream has format {code} with {bits} bits: expected PCM or floating point; denoise it as a file, or "
+            "convert it first, as with ffmpeg -i INPUT -c:a pcm_s16le -f wav -."
         )
     if fault := impossible(rate, channels):
         raise LiveError(f"The header of the WAV stream is damaged: {fault}.")
-    return PcmFormat(rate, channels, encoding, wav=True)
+    form = PcmFormat(rate, channels, encoding, wav=True)
+    if frame_bytes != form.frame_bytes:
+        raise LiveError(
+            f"The WAV stream has samples of {bits} bits and {frame_bytes} bytes for all {channels} channels: expected "
+            f"{form.frame_bytes}; denoise it as a file."
+        )
+    return form
