@@ -22,7 +22,8 @@ from pathlib import Path
 from tqdm import tqdm
 
 from stages.core.batch import REPORT, Job, Outcome, check_report, jobs, report
-from stages.core.command import Options, arguments_blamed, chosen_model, parser
+from stages.core.checkpoint import named_weights
+from stages.core.command import Options, arguments_blamed, parser
 from stages.core.engines import loaded
 from stages.core.errors import DenoisingError
 from stages.core.files import clear_partial, code_digest, digest, file_digest, shown, write_text
@@ -153,11 +154,24 @@ def _with_progress(found: Iterator[tuple[int, Outcome]], work: Sequence[Job]) ->
     with tqdm(total=sum(job.n_bytes for job in work), unit="B", unit_scale=True, desc="denoising", disable=None) as bar:
         for place, outcome in found:
             outcomes.append(outcome)
-            hours = sum(one.seconds for one in outcomes if one.status == "denoised") / 3600
-            speed = 3600 * hours / max(bar.format_dict["elapsed"], 1e-3)
-            bar.set_postfix_str(f"{len(outcomes)} of {len(work)} files, {hours:.2f} h, {speed:.0f} x real time")
+            length = sum(one.seconds for one in outcomes if one.status == "denoised")
+            speed = length / max(bar.format_dict["elapsed"], 1e-3)
+            bar.set_postfix_str(f"{len(outcomes)} of {len(work)} files, {_told(length)}, {_figure(speed)} x real time")
             bar.update(work[place].n_bytes)
     return sorted(outcomes, key=lambda one: one.name)
+
+
+def _told(seconds: float) -> str:
+    """A length as people say it."""
+    for unit, size in (("h", 3600.0), ("min", 60.0)):
+        if seconds >= 2 * size:
+            return f"{_figure(seconds / size)} {unit}"
+    return f"{_figure(seconds)} s"
+
+
+def _figure(value: float) -> str:
+    """Two digits at least, of small numbers one behind the point."""
+    return f"{value:.1f}" if value < 9.95 else f"{value:.0f}"
 
 
 def summary(outcomes: Sequence[Outcome], target: Path, place: Path | None, seconds: float) -> str:
@@ -165,7 +179,7 @@ def summary(outcomes: Sequence[Outcome], target: Path, place: Path | None, secon
     counts = Counter(one.status for one in outcomes)
     length = sum(one.seconds for one in outcomes if one.status == "denoised")
     lines = [f"{one.name}: {'; '.join(one.remarks)}" for one in outcomes if one.remarks and one.status == "denoised"]
-    work = f" into {target}, {length / 3600:.2f} h of sound, {length / seconds:.0f} x real time" if counts["denoised"] else ""
+    work = f" into {target}, {_told(length)} of sound, {_figure(length / seconds)} x real time" if counts["denoised"] else ""
     lines += [f"{counts['denoised']:>7} denoised{work}"]
     lines += [f"{counts['kept']:>7} kept, which were done already"] if counts["kept"] else []
     lines += [f"{counts['failed']:>7} failed:"] if counts["failed"] else []
@@ -219,7 +233,7 @@ def main() -> None:
 
 
 def _run_as_told(command: argparse.ArgumentParser, arguments: argparse.Namespace) -> None:
-    model = chosen_model(arguments.model, live=arguments.stream)
+    model = named_weights(("live" if arguments.stream else "best") if arguments.model is None else arguments.model)
     options = Options(model, arguments.engine, Strength(arguments.attenuation_limit, arguments.mix))
     if arguments.stream:
         if arguments.input:

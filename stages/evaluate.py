@@ -10,6 +10,7 @@ weights on folders of pairs and writes nothing.
 
 import argparse
 import json
+import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -19,7 +20,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from stages.core.checkpoint import PRETRAINED, load_checkpoint, worker_denoiser
+from stages.core.checkpoint import load_checkpoint, named_weights, worker_denoiser
 from stages.core.enhancement import enhanced
 from stages.core.errors import DenoisingError
 from stages.core.files import shown, write_json, write_text
@@ -96,7 +97,7 @@ def compare(folders: Sequence[str], manifest: Path, checkpoint: Path, n_jobs: in
     items = [item for folder in folders for item in _pair_items(folder, published)]
     table = _table(items, checkpoint, n_jobs)
     lacking = table[table["missing"] != ""]
-    reasons = [f"{row.set} {row.system} {row.id}: {row.missing}" for row in lacking.itertuples()]
+    reasons = [f"{row.set} {_label(row.kind, row.system)} {row.id}: {row.missing}" for row in lacking.itertuples()]
     more = [f"and {len(reasons) - _N_REASONS} more"] if len(reasons) > _N_REASONS else []
     return "\n".join([summary(_metrics(table)), *reasons[:_N_REASONS], *more])
 
@@ -110,13 +111,15 @@ def _table(items: Sequence[Item], checkpoint: Path, n_jobs: int) -> pd.DataFrame
 
 def summary(metrics: dict[str, Any]) -> str:
     """The means of an evaluation as a table for people."""
-    lines = [f"{'':24}{'items':>6}" + "".join(f"{name:>11}" for name in METRICS)]
+    labels = [f"{name} {system}" for name, systems in metrics["sets"].items() for system in systems]
+    width = max(24, *(len(label) + 1 for label in labels))
+    lines = [f"{'':{width}}{'items':>6}" + "".join(f"{name:>11}" for name in METRICS)]
     for name, systems in metrics["sets"].items():
         for system, means in systems.items():
             cells = "".join(f"{'-':>11}" if means[metric] is None else f"{means[metric]:>11.3f}" for metric in METRICS)
-            lines.append(f"{name + ' ' + system:24}{means['n_items']:>6}" + cells)
+            lines.append(f"{name + ' ' + system:{width}}{means['n_items']:>6}" + cells)
             fewer = [f"{metric} of {means[key]}" for metric in METRICS if (key := f"n_items_{metric}") in means]
-            lines += [f"{'':24}only {', '.join(fewer)}"] if fewer else []
+            lines += [f"{'':{width}}only {', '.join(fewer)}"] if fewer else []
     return "\n".join(lines)
 
 
@@ -148,7 +151,7 @@ def _check_names(folders: Sequence[str], taken: dict[str, str]) -> None:
 
 def _set_name(folder: Path) -> str:
     # The keys of metrics may not contain dots.
-    return shown(folder.resolve().name).replace(".", "-") or "root"
+    return shown(os.path.basename(os.path.realpath(folder))).replace(".", "-") or "root"
 
 
 def _pair_items(folder: str, published: Sequence[Recording]) -> list[Item]:
@@ -194,14 +197,17 @@ def _scored(checkpoint: Path, item: Item) -> list[dict[str, Any]]:
 def _metrics(table: pd.DataFrame) -> dict[str, Any]:
     sets: dict[str, dict[str, Any]] = {}
     for (name, kind, system), part in table.groupby(["set", "kind", "system"], sort=False):
-        label = str(system) if kind == "noisy" else "clean_input"
-        sets.setdefault(str(name), {})[label] = _means(part)
+        sets.setdefault(str(name), {})[_label(kind, system)] = _means(part)
     improvement = {
         name: {metric: _difference(systems, metric) for metric in METRICS}
         for name, systems in sets.items()
         if "mixture" in systems
     }
     return {"sets": sets, "improvement": improvement, "packages": versions()}
+
+
+def _label(kind: Any, system: Any) -> str:
+    return str(system) if kind == "noisy" else "clean_input"
 
 
 def _means(part: pd.DataFrame) -> dict[str, Any]:
@@ -242,10 +248,10 @@ def main() -> None:
     other.add_argument("--model", metavar="WEIGHTS", help="score a weights file, best or live on PAIRS and write nothing")
     parser.add_argument("pairs", nargs="*", metavar="PAIRS", help="a folder with clean/ and noisy/ inside, or published pairs")
     arguments = parser.parse_args()
-    if bool(arguments.model) != bool(arguments.pairs):
+    if (arguments.model is not None) != bool(arguments.pairs):
         parser.error("weights and pairs go together: python -m stages.evaluate --model WEIGHTS PAIRS ...")
-    if arguments.model:
-        print(compare(arguments.pairs, PAIRS, PRETRAINED.get(arguments.model, Path(arguments.model)), -1))
+    if arguments.model is not None:
+        print(compare(arguments.pairs, PAIRS, named_weights(arguments.model), -1))
         return
     if arguments.show:
         if not METRICS_JSON.is_file():

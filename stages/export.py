@@ -21,7 +21,7 @@ from threadpoolctl import threadpool_limits
 from torch import Tensor
 
 from stages.core.audio import read_audio, resampled, sound_files
-from stages.core.checkpoint import load_checkpoint
+from stages.core.checkpoint import load_checkpoint, named_weights
 from stages.core.denoiser import Denoiser
 from stages.core.errors import DenoisingError
 from stages.core.files import file_digest, write_json, written
@@ -158,9 +158,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         prog="python -m stages.export", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("weights", nargs="?", type=Path, help="weights outside the pipeline; the ONNX file goes beside them")
-    weights = parser.parse_args().weights
-    if weights:
+    parser.add_argument("weights", nargs="?", help="best, live or a weights file; the ONNX file goes beside it")
+    name = parser.parse_args().weights
+    if name is not None:
+        weights = named_weights(name)
         run(weights, MIXTURES_DIR, weights.with_suffix(".onnx"), None)
     else:
         run(CHECKPOINT, MIXTURES_DIR, MODEL, METRICS)

@@ -155,6 +155,13 @@ def test_samples_that_are_no_numbers_are_refused(value: float, tmp_path: Path) -
     assert len(read_audio(path, n_samples=700)[0]) == 700
 
 
+@pytest.mark.parametrize("n_samples", [None, 100])
+def test_a_rate_that_cannot_be_is_refused(tmp_path: Path, n_samples: int | None) -> None:
+    path = stored(tmp_path / "fast.wav", hiss(100), 2_000_000_000)
+    with pytest.raises(AudioError, match=r"fast\.wav: its header is damaged: expected a sample rate of 1 to 3000000 Hz"):
+        read_audio(path, n_samples=n_samples)
+
+
 def test_a_file_of_no_samples_is_read_as_such(tmp_path: Path) -> None:
     wave, sample_rate = read_audio(stored(tmp_path / "none.wav", np.zeros(0, np.float32)))
     assert (wave.shape, sample_rate) == ((0, 1), RATE)

@@ -7,12 +7,22 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from specimens import RATE, STFT, model, spectrum
+from torch import Tensor
 
-from stages.core.checkpoint import CheckpointError, load_checkpoint, save_checkpoint, start_from, worker_denoiser
+from stages.core.checkpoint import (
+    PRETRAINED,
+    CheckpointError,
+    load_checkpoint,
+    named_weights,
+    save_checkpoint,
+    start_from,
+    worker_denoiser,
+)
 from stages.core.denoiser import Denoiser
 
 TRAINING = {"seed": 1, "loss": "compressed", "epoch": 4}
-NOISY = spectrum(1, 20, 33, seed=2)
+N_BINS = 33
+NOISY = spectrum(1, 20, N_BINS, seed=2)
 
 
 def denoiser(**changes: object) -> Denoiser:
@@ -126,10 +136,39 @@ def test_weights_that_are_no_numbers_are_refused(path: Path) -> None:
         load_checkpoint(path)
 
 
-def test_an_exported_network_is_told_from_damaged_weights(tmp_path: Path) -> None:
-    (tmp_path / "denoiser.onnx").write_bytes(b"\x08\x07 of another kind")
-    with pytest.raises(CheckpointError, match=r"denoiser\.onnx: expected weights, found an exported network"):
-        load_checkpoint(tmp_path / "denoiser.onnx")
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"feature_scale": torch.zeros(N_BINS)}, "a feature_scale of 0 or less"),
+        ({"feature_mean": torch.full((N_BINS,), 1e300, dtype=torch.float64)}, "some are not in single precision"),
+        ({"feature_mean": torch.zeros(N_BINS, dtype=torch.int64)}, "some are not in single precision"),
+    ],
+)
+def test_weights_that_would_be_others_once_loaded_are_refused(path: Path, change: dict[str, Tensor], reason: str) -> None:
+    with safe_open(path, framework="pt") as file:
+        description = file.metadata()
+    save_file(load_file(path) | change, path, metadata=description)
+    with pytest.raises(CheckpointError, match=rf"expected weights .* \({reason}\)"):
+        load_checkpoint(path)
+
+
+def test_weights_are_named_by_a_word_or_a_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert {name: named_weights(name) for name in PRETRAINED} == PRETRAINED
+    assert named_weights("other/weights") == Path("other/weights")
+    assert named_weights("weights.safetensors") == Path("weights.safetensors")
+    Path("weights").touch()
+    assert named_weights("weights") == Path("weights")
+    for name in ("", "beste", "Live"):
+        with pytest.raises(CheckpointError, match=rf"'{name}': no such weights file, and not one of best and live"):
+            named_weights(name)
+
+
+@pytest.mark.parametrize("suffix", [".onnx", ".ONNX"])
+def test_an_exported_network_is_told_from_damaged_weights(tmp_path: Path, suffix: str) -> None:
+    (tmp_path / f"denoiser{suffix}").write_bytes(b"\x08\x07 of another kind")
+    with pytest.raises(CheckpointError, match=r"denoiser\.(onnx|ONNX): expected weights, found an exported network"):
+        load_checkpoint(tmp_path / f"denoiser{suffix}")
 
 
 @pytest.mark.parametrize("text", ["", "no JSON", "[]", "3", '{"model": 3, "stft": 4, "sample_rate": 5}'])

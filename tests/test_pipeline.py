@@ -162,14 +162,15 @@ def test_any_weights_are_scored_on_any_pairs_and_nothing_is_written(
 ) -> None:
     monkeypatch.chdir(finished.folder)
     for side in ("clean", "noisy"):
-        shutil.copytree(f"data/mixtures/test/{side}", tmp_path / "talks" / side)
+        shutil.copytree(f"data/mixtures/test/{side}", tmp_path / "talks-of-everybody" / side)
     before = {path: path.stat().st_mtime_ns for path in Path("metrics").iterdir()}
     # Processes that earlier tests in this one have started work in other folders and keep the weights of a path.
     weights = finished.folder / "models/denoiser.safetensors"
-    ended = command("evaluate", "--model", str(weights), str(tmp_path / "talks"))
+    ended = command("evaluate", "--model", str(weights), str(tmp_path / "talks-of-everybody"))
     assert ended.code == 0
+    assert len({len(line) for line in ended.out.splitlines()}) == 1, "columns stand below each other"
     told = json.loads(Path("metrics/evaluate.json").read_text(encoding="utf-8"))["sets"]["test"]
-    rows = {words[1]: words[2:] for words in map(str.split, ended.out.splitlines()) if words[0] == "talks"}
+    rows = {words[1]: words[2:] for words in map(str.split, ended.out.splitlines()) if words[0] == "talks-of-everybody"}
     assert list(rows) == ["mixture", "estimate", "oracle", "clean_input"]
     assert float(rows["estimate"][1]) == pytest.approx(told["estimate"]["snr_db"], abs=1e-3)
     assert {path: path.stat().st_mtime_ns for path in Path("metrics").iterdir()} == before
@@ -187,7 +188,8 @@ def test_what_cannot_be_scored_is_told(
     ended = command("evaluate", "--model", str(finished.folder / "models/denoiser.safetensors"), str(folder))
     assert (ended.code, ended.err) == (0, "")
     assert re.search(r"^test estimate +2 .*\n +only .*pesq_wb of 1", ended.out, re.MULTILINE)
-    assert re.search(r"^test estimate short\\xff: .*pesq_wb: ", ended.out, re.MULTILINE)
+    for system in ("mixture", "estimate", "clean_input"):
+        assert len(re.findall(rf"^test {system} short\\xff: .*pesq_wb: ", ended.out, re.MULTILINE)) == 1
 
 
 @pytest.mark.parametrize(
@@ -195,11 +197,15 @@ def test_what_cannot_be_scored_is_told(
     [
         ("live", "gone", "error: gone: no such folder, and no published pairs that were fetched"),
         ("gone.safetensors", ".", "found no clean and no noisy"),
+        ("live", "loop", "error: loop: no such folder"),
+        ("", ".", "error: '': no such weights file, and not one of best and live."),
+        ("beste", ".", "error: 'beste': no such weights file, and not one of best and live."),
     ],
 )
 def test_weights_and_pairs_that_are_not_there_are_named(
     repository_folder: Path, command: Command, name: str, pairs: str, text: str
 ) -> None:
+    Path("loop").symlink_to("loop")
     ended = command("evaluate", "--model", name, pairs)
     assert ended.code == 1
     assert text in ended.err

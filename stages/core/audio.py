@@ -29,6 +29,10 @@ _UNKNOWN_SIZE = 0x7FFFF000
 _STRETCH = 1 << 16
 # What libsndfile reports of a FLAC stream that was written to a pipe.
 _UNKNOWN_FRAMES = 2**62
+# More than any recorder gives: 1-bit recorders run at 2.8 MHz. Headers that say more are damaged, and what is built for such
+# rates, filters for example, would take minutes and gigabytes.
+HIGHEST_RATE = 3_000_000
+MOST_CHANNELS = 1024
 
 
 class AudioError(DenoisingError):
@@ -45,6 +49,13 @@ class ForwardFile(soundfile.SoundFile):  # type: ignore[misc]
     def seekable(self) -> bool:
         """Always False."""
         return False
+
+
+def impossible(sample_rate: int, n_channels: int) -> str:
+    """Why sound of this rate (Hz) and so many channels cannot be, or nothing."""
+    if not 1 <= sample_rate <= HIGHEST_RATE:
+        return f"expected a sample rate of 1 to {HIGHEST_RATE} Hz, found {sample_rate} Hz"
+    return "" if 1 <= n_channels <= MOST_CHANNELS else f"expected 1 to {MOST_CHANNELS} channels, found {n_channels}"
 
 
 def sound_files(folder: Path) -> list[Path]:
@@ -66,6 +77,8 @@ def read_audio(
         AudioError: the file is no sound file, is shorter than its header or the part promises, or holds NaN or infinity.
     """
     with _opened(path) as file:
+        if fault := impossible(file.samplerate, file.channels):
+            raise AudioError(f"{path}: its header is damaged: {fault}; replace or remove the file.")
         if n_samples is None:  # a part that is promised is counted, and the log of libsndfile is slow to read
             check_complete(path, file)
         if file.frames >= _UNKNOWN_FRAMES:

@@ -42,6 +42,18 @@ def save_checkpoint(path: Path, denoiser: Denoiser, training: dict[str, Any]) ->
         save_file(weights, temporary, metadata={"denoiser": json.dumps(description, sort_keys=True, allow_nan=False)})
 
 
+def named_weights(name: str) -> Path:
+    """The file that `name` means: one of PRETRAINED, or a path.
+
+    Raises:
+        CheckpointError: a word that is neither, or nothing.
+    """
+    path = PRETRAINED.get(name, Path(name))
+    if not name or (path.name == name and not path.suffix and not path.exists()):
+        raise CheckpointError(f"'{name}': no such weights file, and not one of {' and '.join(PRETRAINED)}.")
+    return path
+
+
 def load_checkpoint(path: Path, device: torch.device | str = "cpu") -> tuple[Denoiser, dict[str, Any]]:
     """The denoiser in a file that `save_checkpoint` wrote, in evaluation mode on `device`, and how it came about.
 
@@ -55,7 +67,7 @@ def load_checkpoint(path: Path, device: torch.device | str = "cpu") -> tuple[Den
             text = (file.metadata() or {}).get("denoiser")
             weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dictionary
     except SafetensorError as error:
-        if path.suffix == ".onnx":
+        if path.suffix.lower() == ".onnx":
             raise CheckpointError(f"{path}: expected weights, found an exported network; name what it was made of.") from None
         raise CheckpointError(f"{path}: damaged or not a safetensors file ({error}); {_ADVICE}.") from None
     try:
@@ -66,8 +78,12 @@ def load_checkpoint(path: Path, device: torch.device | str = "cpu") -> tuple[Den
         denoiser = Denoiser(Model(**description["model"]), Stft(**description["stft"]), sample_rate)
         denoiser.load_state_dict(weights)
         training = description["training"]
+        if any(weight.dtype != torch.float32 for weight in weights.values()):
+            raise ValueError("some are not in single precision")
         if not all(bool(weight.isfinite().all()) for weight in weights.values()):
             raise ValueError("some are NaN or infinite")
+        if not bool((denoiser.feature_scale > 0).all()):
+            raise ValueError("a feature_scale of 0 or less")
     except (KeyError, TypeError, RuntimeError, ValueError) as error:
         found = "a safetensors file of another program" if text is None else f"one that cannot be used ({_reason(error)})"
         raise CheckpointError(f"{path}: expected weights written by the train stage, found {found}.") from None

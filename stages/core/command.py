@@ -7,13 +7,13 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from stages.core.audio import HIGHEST_RATE, MOST_CHANNELS
 from stages.core.batch import BatchError
 from stages.core.checkpoint import PRETRAINED, CheckpointError
 from stages.core.engines import Engine
 from stages.core.files import shown
 from stages.core.ledger import LedgerError
 from stages.core.live import ENCODINGS
-from stages.core.media_reading import HIGHEST_RATE, MOST_CHANNELS
 from stages.core.onnx_model import OnnxError
 from stages.core.streaming import Strength, StrengthError
 
@@ -51,19 +51,6 @@ def arguments_blamed() -> Iterator[None]:
     except (StrengthError, BatchError, LedgerError, CheckpointError, OnnxError) as error:
         print(shown(f"error: {error}"), file=sys.stderr)
         raise SystemExit(2) from None
-
-
-def chosen_model(name: str | None, *, live: bool) -> Path:
-    """The weights that `--model` names; without it those for files, or those for a live signal.
-
-    Raises:
-        CheckpointError: a word that names neither.
-    """
-    name = name or ("live" if live else "best")
-    path = PRETRAINED.get(name, Path(name))
-    if name not in PRETRAINED and path.name == name and not path.suffix and not path.exists():
-        raise CheckpointError(f"--model {name}: no such weights file, and not one of {' and '.join(PRETRAINED)}.")
-    return path
 
 
 def parser(description: str) -> argparse.ArgumentParser:

@@ -12,9 +12,10 @@ from av.audio.frame import AudioFrame
 from av.audio.stream import AudioStream
 from av.container import InputContainer
 
+from stages.core.audio import impossible
 from stages.core.container_ends import bytes_behind, missing_part
 from stages.core.container_opening import chosen, messages, opened, reason, start_decoder
-from stages.core.media_reading import Block, MediaError, MediaFormat, MediaReader, impossible
+from stages.core.media_reading import Block, MediaError, MediaFormat, MediaReader
 
 # Generic in PyAV's type stubs only.
 if TYPE_CHECKING:

@@ -25,7 +25,7 @@ def loaded(model: Path, engine: Engine) -> Denoiser | OnnxDenoiser:
         CheckpointError: no such weights, or damaged ones.
         OnnxError: a damaged ONNX file, or one that PyTorch is to run.
     """
-    if model.suffix == ".onnx":
+    if model.suffix.lower() == ".onnx":
         if engine == "torch":
             raise OnnxError(f"{model}: PyTorch cannot run an ONNX file; name the weights, or leave out the engine.")
         return load_onnx(model)

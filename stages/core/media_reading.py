@@ -12,7 +12,7 @@ import numpy as np
 import soundfile
 from jaxtyping import Float32
 
-from stages.core.audio import AudioError, ForwardFile, check_complete
+from stages.core.audio import AudioError, ForwardFile, check_complete, impossible
 from stages.core.container_ends import missing_part
 from stages.core.container_rest import sound_left_out
 
@@ -23,10 +23,6 @@ _CHUNK = 1 << 14
 _LONGEST_HEADER = 1024
 # What libsndfile reports of a length that it does not know, and beyond.
 _UNKNOWN = 2**62
-# More than any recorder gives: 1-bit recorders run at 2.8 MHz. Headers that say more are damaged, and what is built for such
-# rates, filters for example, would take minutes and gigabytes.
-HIGHEST_RATE = 3_000_000
-MOST_CHANNELS = 1024
 _BIT_DEPTHS = {"PCM_S8": 8, "PCM_U8": 8, "PCM_16": 16, "PCM_24": 24, "PCM_32": 32, "FLOAT": 32, "DOUBLE": 64}
 _BIT_DEPTHS |= {"ALAC_16": 16, "ALAC_20": 20, "ALAC_24": 24, "ALAC_32": 32}
 _COMPRESSED = frozenset({"VORBIS", "OPUS", "MPEG_LAYER_I", "MPEG_LAYER_II", "MPEG_LAYER_III"})
@@ -50,13 +46,6 @@ class MediaFormat:
     endian: str = "FILE"
     bit_depth: int | None = None
     bit_rate: int | None = None
-
-
-def impossible(sample_rate: int, n_channels: int) -> str:
-    """Why sound of this rate (Hz) and so many channels cannot be, or nothing."""
-    if not 1 <= sample_rate <= HIGHEST_RATE:
-        return f"expected a sample rate of 1 to {HIGHEST_RATE} Hz, found {sample_rate} Hz"
-    return "" if 1 <= n_channels <= MOST_CHANNELS else f"expected 1 to {MOST_CHANNELS} channels, found {n_channels}"
 
 
 class MediaReader(ABC):

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import psutil
 
-from stages.core.command import PRETRAINED, chosen_model
+from stages.core.checkpoint import PRETRAINED, named_weights
 from stages.core.engines import Engine
 from tests.benchmarks import denoising_memory, denoising_speed, live_streams
 
@@ -51,7 +51,7 @@ def main() -> None:
     """Prints the tables that are asked for."""
     command = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     command.add_argument("parts", nargs="*", metavar="PART", help=f"{', '.join(PARTS)} (default: all)")
-    command.add_argument("--model", help="weights for speed and memory: best, live or a file (default: best)")
+    command.add_argument("--model", default="best", help="weights for speed and memory: best, live or a file (default: best)")
     command.add_argument("--engine", choices=["onnx", "torch"], help="for speed and memory (default: both)")
     command.add_argument("--rounds", type=int, default=3, help="of speed (default: %(default)s)")
     command.add_argument("--share", type=float, default=1.0, help="of the recordings of speed, 0 to 1 (default: all)")
@@ -59,7 +59,7 @@ def main() -> None:
     arguments = command.parse_args()
     if unknown := set(arguments.parts) - set(PARTS):
         command.error(f"unknown part {', '.join(sorted(unknown))}: expected {', '.join(PARTS)}")
-    model = chosen_model(arguments.model, live=False)
+    model = named_weights(arguments.model)
     engines: list[Engine] = [arguments.engine] if arguments.engine else ["onnx", "torch"]
     for part in arguments.parts or PARTS:
         load = ", ".join(f"{value:.1f}" for value in psutil.getloadavg())
