@@ -110,6 +110,57 @@ def test_what_is_left_out_may_have_any_name_and_is_named_literally_too(root: Pat
     assert len(found(root, exclude=["a[1].wav", "?.wav"])) == len(NAMES)
 
 
+def test_what_is_left_out_is_named_as_an_error_lists_it_or_by_its_folder(
+    root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(root)
+    place = {"path": "corpus", "label": "^([^/]+)"}
+    (root / "corpus/talks[1]").mkdir()
+    (root / "corpus/talks[1]" / os.fsdecode(b"\xff.wav")).write_bytes(b"broken")
+    stored(root / "corpus/talks[1]/silent[1].wav", np.zeros(800, np.float32))
+    with pytest.raises(FolderError, match=r"the name of corpus/talks\[1\]/\\xff\.wav is not UTF-8.*put this into .*exclude"):
+        found(root, **place)
+    exclude = ["corpus/talks[1]/\\xff.wav"]
+    with pytest.raises(FolderError, match=r"folder\.exclude:\n  corpus/talks\[1\]/silent\[1\]\.wav: silent"):
+        found(root, **place, exclude=exclude)
+    assert len(found(root, **place, exclude=[*exclude, "corpus/talks[1]/silent[1].wav"])) == len(NAMES)
+    for folder in ("talks[1]", "talks[1]/", "corpus/talks[1]"):
+        assert len(found(root, **place, exclude=[folder, "speaker0"])) == len(NAMES) - 2
+    assert "matches no file" not in capsys.readouterr().out
+    found(root, **place, exclude=["talks[1]", "talks", "speaker9/*", ""])
+    told = capsys.readouterr().out.splitlines()
+    assert told == [
+        f"download.speech.folder.exclude: '{name}' matches no file in corpus" for name in ("talks", "speaker9/*", "")
+    ]
+
+
+def test_copies_are_told_and_those_between_splits_first(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    found(root)
+    assert "copies" not in capsys.readouterr().out
+    corpus = root / "corpus"
+    (corpus / "speaker0/en/again.wav").symlink_to(corpus / NAMES[0])
+    found(root)
+    one = f"1 recordings are copies of others, such as {corpus / NAMES[0]} of {corpus}/speaker0/en/again.wav, both in "
+    assert one in capsys.readouterr().out
+    (corpus / "speaker3/en/other.wav").write_bytes((corpus / NAMES[2]).read_bytes())
+    rows = [
+        f"corpus/{path.relative_to(corpus)},{'test' if 'speaker3' in str(path) else 'train'}" for path in corpus.rglob("*.wav")
+    ]
+    table(root, *rows, head="path,split")
+    # The link and what it leads to are one place in the table.
+    found(root)
+    pair = f"{corpus}/speaker3/en/other.wav of {corpus / NAMES[2]}"
+    assert f"2 recordings are copies of others, such as {pair}, in train and in test" in capsys.readouterr().out
+
+
+def test_a_link_to_itself_is_no_row_of_the_table(root: Path) -> None:
+    (root / "corpus/speaker0/en/loop.wav").symlink_to("loop.wav")
+    table(root, *(f"corpus/{name},train" for name in NAMES), "corpus/speaker0/en/loop.wav,train", head="path,split")
+    assert len(found(root, exclude=["speaker0/en/loop.wav"])) == len(NAMES)
+    with pytest.raises(FolderError, match=r"loop\.wav: no such file"):
+        found(root)
+
+
 def test_patterns_decide_who_speaks_and_what_is_left_out(root: Path) -> None:
     rows = found(root, group=r"take(\d)", label="^(.*)/en")
     assert {row.group for row in rows} == {"folder/0", "folder/1"}

@@ -1,5 +1,6 @@
 """Any folder of sound files as a corpus of speech or noise: nothing is copied, every file is read once and checked."""
 
+import os
 import re
 from collections import Counter
 from collections.abc import Sequence
@@ -53,14 +54,34 @@ def recordings(settings: Folder, role: Literal["speech", "noise"], n_jobs: int) 
         raise FolderError(
             f"{len(faults)} of {len(paths)} files cannot be used; mend, remove or list them in {key}.exclude:\n  {listed}"
         )
-    return [row for row in checked if isinstance(row, Recording)]
+    found = [row for row in checked if isinstance(row, Recording)]
+    _tell_copies(found, key)
+    return found
+
+
+def _tell_copies(found: Sequence[Recording], key: str) -> None:
+    """Says that there are recordings of equal content, such as a file and a link to it; in two splits they are heard twice."""
+    first: dict[str, Recording] = {}
+    copies = [(first.setdefault(row.content, row), row) for row in found]
+    copies = [(one, other) for one, other in copies if one is not other]
+    if copies:
+        # Those that make the test easier come first.
+        one, other = next((pair for pair in copies if pair[0].split != pair[1].split), copies[0])
+        where = f"in {one.split} and in {other.split}" if one.split != other.split else f"both in {one.split}"
+        print(
+            f"{len(copies)} recordings are copies of others, such as {other.path} of {one.path}, {where}: remove them, or "
+            f"leave them out by {key}.exclude"
+        )
 
 
 def _sound_files(root: Path, exclude: Sequence[str], key: str) -> list[Path]:
     if not root.is_dir():
         raise FolderError(f"{key}.path: {root.absolute()} is not a folder; set it to a folder of sound files.")
     visible = visible_files(root)
-    wanted = [path for path in visible if not _is_excluded(path.relative_to(root).as_posix(), exclude)]
+    for pattern in exclude:
+        if not any(_is_meant(path, root, pattern) for path in visible):
+            print(f"{key}.exclude: '{pattern}' matches no file in {shown(root)}")
+    wanted = [path for path in visible if not any(_is_meant(path, root, pattern) for pattern in exclude)]
     kept = [path for path in wanted if path.suffix.lower() in audio.SUFFIXES]
     others = Counter(_kind(path) for path in wanted if path.suffix.lower() not in audio.SUFFIXES)
     if others:
@@ -69,7 +90,8 @@ def _sound_files(root: Path, exclude: Sequence[str], key: str) -> list[Path]:
     for path in kept:
         if shown(path) != str(path):
             raise FolderError(
-                f"{key}.path: the name of {shown(path)} is not UTF-8, as tables need it; rename the file or exclude it."
+                f"{key}.path: the name of {shown(path)} is not UTF-8, as tables need it; rename the file, or put this into "
+                f"{key}.exclude."
             )
     if not kept:
         n_left_out = len(visible) - len(wanted)
@@ -78,9 +100,13 @@ def _sound_files(root: Path, exclude: Sequence[str], key: str) -> list[Path]:
     return kept
 
 
-def _is_excluded(name: str, exclude: Sequence[str]) -> bool:
-    # A path as an error lists it is meant literally, brackets and all.
-    return any(name == pattern or fnmatch(name, pattern) for pattern in exclude)
+def _is_meant(path: Path, root: Path, pattern: str) -> bool:
+    """Whether a pattern of what to leave out means this file, by its path in the folder or as errors show it."""
+    name = path.relative_to(root).as_posix()
+    # What an error shows is meant literally, brackets and all; so is a folder, which means all in it.
+    names = {shown(name), shown(path)}
+    folder = pattern.rstrip("/") + "/"
+    return bool(pattern) and (pattern in names or any(one.startswith(folder) for one in names) or fnmatch(name, pattern))
 
 
 def _kind(path: Path) -> str:
@@ -115,7 +141,7 @@ def _table(path: Path, key: str) -> dict[Path, tuple[str, str]]:
     if wrong:
         raise FolderError(f"{path}: '{wrong[0]}' is no split; use {', '.join(SPLITS)}.")
     speakers = table["speaker"] if "speaker" in table.columns else [""] * len(table)
-    paths = ((path.parent / PurePosixPath(name)).resolve() for name in table["path"])
+    paths = (Path(os.path.realpath(path.parent / PurePosixPath(name))) for name in table["path"])
     rows: dict[Path, tuple[str, str]] = {}
     for place, row in zip(paths, zip(table["split"], speakers, strict=True), strict=True):
         if rows.setdefault(place, row) != row:
@@ -126,13 +152,14 @@ def _table(path: Path, key: str) -> dict[Path, tuple[str, str]]:
 def _tabled(
     paths: Sequence[Path], groups: Sequence[str], table: dict[Path, tuple[str, str]], source: Path
 ) -> tuple[list[Split], list[str]]:
-    absent = [path for path in paths if path.resolve() not in table]
+    places = [Path(os.path.realpath(path)) for path in paths]
+    absent = [path for path, place in zip(paths, places, strict=True) if place not in table]
     if absent:
         raise FolderError(
             f"{source}: {len(absent)} of {len(paths)} files are not listed, the first is {absent[0]}; "
             "list every file, or empty the table to split by the shares."
         )
-    rows = [table[path.resolve()] for path in paths]
+    rows = [table[place] for place in places]
     named = [speaker or group for (_, speaker), group in zip(rows, groups, strict=True)]
     splits: list[Split] = [split for (name, _) in rows for split in SPLITS if split == name]
     seen: dict[str, tuple[Split, Path]] = {}
