@@ -8,6 +8,7 @@ After each epoch the state of the training goes to .cache/training/KEY, where KE
 A killed training goes on from there and ends with the same weights as an unbroken one.
 """
 
+import os
 from dataclasses import asdict
 from pathlib import Path
 
@@ -67,7 +68,7 @@ def run(
 
 
 def _check_start(start: Path, checkpoint: Path) -> None:
-    if start.resolve() == checkpoint.resolve():
+    if os.path.realpath(start) == os.path.realpath(checkpoint):
         raise CheckpointError(
             f"train.init_from={start}: a training cannot start from the file that it writes, which DVC takes away first. Set "
             "the parameter back, bring the file back with 'dvc checkout', copy it to another name, and start from the copy."

@@ -103,6 +103,13 @@ def test_a_missing_index_says_what_to_run(tmp_path: Path) -> None:
         ShardReader(tmp_path)
 
 
+@pytest.mark.parametrize(("content", "reason"), [("id,shard,start", "lists no mixtures"), ("", "cannot be read")])
+def test_an_index_without_mixtures_is_named(folder: Path, content: str, reason: str) -> None:
+    (folder / INDEX).write_text(content, encoding="utf-8")
+    with pytest.raises(ShardError, match=rf"{INDEX}: {reason}.*; run 'dvc repro -f shard'"):
+        ShardReader(folder)
+
+
 def test_shards_of_another_transform_are_named(folder: Path) -> None:
     reader = ShardReader(folder)
     reader.check_bins(BINS)

@@ -1,4 +1,5 @@
 import math
+import shutil
 import subprocess
 import sys
 from dataclasses import asdict
@@ -208,7 +209,7 @@ def test_the_stage_takes_up_its_own_state_only(shards: Path, tmp_path: Path) -> 
     assert outputs(train()) == first
 
 
-@pytest.mark.parametrize("damage", ["empty", "junk", "text", "half", "zeros", "a byte"])
+@pytest.mark.parametrize("damage", ["empty", "junk", "text", "half", "zeros", "a byte", "a folder"])
 def test_a_damaged_state_is_not_taken_up(shards: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], damage: str) -> None:
     state = tmp_path / "state.pt"
     unbroken = trained(shards, state, train(), model())
@@ -216,6 +217,8 @@ def test_a_damaged_state_is_not_taken_up(shards: Path, tmp_path: Path, capsys: p
     # Between its parts the file has bytes that mean nothing.
     weight = max(unbroken[0].best.values(), key=torch.Tensor.numel).numpy().tobytes()
     middle = whole.index(weight) + len(weight) // 2
+    # The last entry in the list of parts that is one of weights, and its attributes: that bit makes a folder of it.
+    attributes = whole.rindex(b"PK\x01\x02", 0, whole.rindex(b"/data/2")) + 38
     state.write_bytes(
         {
             "empty": b"",
@@ -223,11 +226,26 @@ def test_a_damaged_state_is_not_taken_up(shards: Path, tmp_path: Path, capsys: p
             "text": b"epochs: 3",
             "half": whole[:middle],
             "zeros": whole[:middle] + bytes(512) + whole[middle + 512 :],
+            "a folder": whole[:attributes] + bytes([whole[attributes] | 16]) + whole[attributes + 1 :],
             "a byte": whole[:middle] + bytes([whole[middle] ^ 255]) + whole[middle + 1 :],
         }[damage]
     )
     assert_equal(unbroken, trained(shards, state, train(), model()))
     assert f"{state} is damaged: training starts again" in capsys.readouterr().out
+
+
+def test_validation_mixtures_without_speech_do_not_count(shards: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(shards, tmp_path / "shards"))
+    place = folder / "valid/shard-00000.npy"
+    numbers, first = np.load(place), ShardReader(folder / "valid").entries[0]
+    numbers[first.start : first.start + first.n_frames, 1] = 0
+    np.save(place, numbers)
+    progress, _ = trained(folder, tmp_path / "one.pt", train(n_epochs=1), model())
+    assert math.isfinite(progress.epochs[0].valid_snr_db)
+    numbers[:, 1] = 0
+    np.save(place, numbers)
+    with pytest.raises(TrainingError, match="No validation mixture holds speech"):
+        trained(folder, tmp_path / "all.pt", train(n_epochs=1), model())
 
 
 def test_every_setting_has_a_state_of_its_own(shards: Path, tmp_path: Path) -> None:

@@ -104,13 +104,18 @@ class ShardReader:
         """Opens the shards in `folder`.
 
         Raises:
-            ShardError: the index or a shard is missing, or a shard is shorter than the index says.
+            ShardError: the index or a shard is missing or damaged, or a shard is shorter than the index says.
         """
         self._folder = folder
         index = folder / INDEX
         if not index.is_file():
             raise ShardError(f"{index} is missing: run 'dvc repro shard' first.")
-        table = pd.read_csv(index, dtype={"id": str, "shard": str, "content": str})
+        try:
+            table = pd.read_csv(index, dtype={"id": str, "shard": str, "content": str})
+        except ValueError as error:
+            raise ShardError(f"{index}: cannot be read ({error}); run 'dvc repro -f shard'.") from None
+        if table.empty:
+            raise ShardError(f"{index}: lists no mixtures; run 'dvc repro -f shard'.")
         self.entries = [Entry(**{str(key): value for key, value in row.items()}) for row in table.to_dict(orient="records")]
         self._maps = {name: _mapped(folder / name) for name in sorted(set(table["shard"]))}
         for entry in self.entries:

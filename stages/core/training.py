@@ -195,7 +195,10 @@ class Trainer:
             estimate = self.denoiser.target.estimated(raw, batch.mixture)
             error = ((estimate - batch.speech) * batch.level).abs().square().sum((1, 2))
             power = (batch.speech * batch.level).abs().square().sum((1, 2))
-            snrs += (10 * torch.log10(power / error.clamp_min(1e-20))).tolist()
+            # One of a mixture without speech would be infinite, and the mean with it.
+            snrs += (10 * torch.log10(power / error.clamp_min(1e-20)))[power > 0].tolist()
+        if not snrs:
+            raise TrainingError("No validation mixture holds speech, nothing to judge by; run 'dvc repro -f shard'.")
         return losses / len(self.valid), float(np.mean(snrs))
 
     def _batches(self, reader: ShardReader, order: Sequence[int], epoch: int | None = None) -> Iterator[Batch]:
@@ -264,9 +267,10 @@ def _saved(state: Path) -> dict[str, Any] | None:
     if not state.is_file():
         return None
     try:
-        # PyTorch writes the sum of each part and checks none: weights that are wrong in a few places would be taken up.
+        # PyTorch writes the sum of each part and checks none: weights that are wrong in a few places would be taken up. It
+        # reads nothing of a part whose attributes, of which it writes none, make a folder of it.
         with ZipFile(state) as archive:
-            whole = archive.testzip() is None
+            whole = archive.testzip() is None and not any(part.external_attr for part in archive.infolist())
         values = torch.load(state, map_location="cpu", weights_only=True) if whole else None
     except (BadZipFile, RuntimeError, EOFError, KeyError, IndexError, OSError, ValueError, UnpicklingError, zlib.error):
         values = None
