@@ -112,7 +112,7 @@ def _table(items: Sequence[Item], checkpoint: Path, n_jobs: int) -> pd.DataFrame
 def summary(metrics: dict[str, Any]) -> str:
     """The means of an evaluation as a table for people."""
     labels = [f"{name} {system}" for name, systems in metrics["sets"].items() for system in systems]
-    width = max(24, *(len(label) + 1 for label in labels))
+    width = max([24, *(len(label) + 1 for label in labels)])
     lines = [f"{'':{width}}{'items':>6}" + "".join(f"{name:>11}" for name in METRICS)]
     for name, systems in metrics["sets"].items():
         for system, means in systems.items():

@@ -78,10 +78,13 @@ def _sound_files(root: Path, exclude: Sequence[str], key: str) -> list[Path]:
     if not root.is_dir():
         raise FolderError(f"{key}.path: {root.absolute()} is not a folder; set it to a folder of sound files.")
     visible = visible_files(root)
+    left_out: set[Path] = set()
     for pattern in exclude:
-        if not any(_is_meant(path, root, pattern) for path in visible):
+        meant = [path for path in visible if _is_meant(path, root, pattern)]
+        if not meant:
             print(f"{key}.exclude: '{pattern}' matches no file in {shown(root)}")
-    wanted = [path for path in visible if not any(_is_meant(path, root, pattern) for pattern in exclude)]
+        left_out.update(meant)
+    wanted = [path for path in visible if path not in left_out]
     kept = [path for path in wanted if path.suffix.lower() in audio.SUFFIXES]
     others = Counter(_kind(path) for path in wanted if path.suffix.lower() not in audio.SUFFIXES)
     if others:
@@ -94,9 +97,8 @@ def _sound_files(root: Path, exclude: Sequence[str], key: str) -> list[Path]:
                 f"{key}.exclude."
             )
     if not kept:
-        n_left_out = len(visible) - len(wanted)
-        left_out = f" ({n_left_out} were left out by {key}.exclude)" if n_left_out else ""
-        raise FolderError(f"{key}.path: no sound files in {root.absolute()}{left_out}; put WAV, FLAC, OGG or MP3 files there.")
+        why = f" ({len(left_out)} were left out by {key}.exclude)" if left_out else ""
+        raise FolderError(f"{key}.path: no sound files in {root.absolute()}{why}; put WAV, FLAC, OGG or MP3 files there.")
     return kept
 
 
