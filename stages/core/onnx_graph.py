@@ -76,8 +76,8 @@ def state_shapes(denoiser: Denoiser) -> dict[str, tuple[int, ...]]:
 def _level(graph: Graph, denoiser: Denoiser, *, streaming: bool) -> str:
     """The running level (1, frames, 1, 1).
 
-    Its two sums are a small recurrent layer, h = relu(Wx + b + decay·h), which leaves positive numbers as they are. Unlike
-    a loop it runs over any number of frames in every program that runs the network.
+    Its two sums are a small recurrent layer, h = relu(Wx + b + decay·h), which leaves positive numbers as they are: one node
+    for any number of frames.
     """
     decay = level_decay(denoiser.frames_per_second)
     power = graph.add("ReduceMean", graph.add("ReduceSumSquare", "noisy", axes=[-1], keepdims=0), axes=[-1], keepdims=1)

@@ -29,7 +29,7 @@ class Graph:
     def constant(self, value: float | np.ndarray) -> str:
         """Adds a constant, float32 but for shapes, and returns its name."""
         array = value if isinstance(value, np.ndarray) else np.array(value, np.float32)
-        self.constants.append(numpy_helper.from_array(np.ascontiguousarray(array), f"constant_{len(self.constants)}"))
+        self.constants.append(numpy_helper.from_array(np.require(array, requirements="C"), f"constant_{len(self.constants)}"))
         return self.constants[-1].name
 
     def reshaped(self, name: str, *shape: int) -> str:
