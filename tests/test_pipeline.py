@@ -192,6 +192,31 @@ def test_what_cannot_be_scored_is_told(
         assert len(re.findall(rf"^test {system} short\\xff: .*pesq_wb: ", ended.out, re.MULTILINE)) == 1
 
 
+def test_improvement_is_that_of_items_which_have_both_scores(
+    finished: Pipeline, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    from stages import evaluate
+    from stages.core.parameters import Evaluate
+
+    monkeypatch.chdir(finished.folder)
+    improvements = []
+    for names in (["noisy.wav"], ["noisy.wav", "equal.wav"]):
+        for name in names:
+            clean = speak(tmp_path / "talks/clean" / name, seconds=1.5)
+            waveform, rate = soundfile.read(clean)
+            noise = 0.01 * np.random.default_rng(1).standard_normal(len(waveform)) * (name == "noisy.wav")
+            (tmp_path / "talks/noisy").mkdir(exist_ok=True)
+            soundfile.write(tmp_path / "talks/noisy" / name, waveform + noise, rate, subtype="FLOAT")
+            soundfile.write(clean, waveform, rate, subtype="FLOAT")
+        metrics, *tables = (tmp_path / name for name in ("metrics.json", "by_snr.csv", "by_noise.csv", "scores.csv"))
+        settings = Evaluate(pairs=[str(tmp_path / "talks")], n_clean=1)
+        checkpoint = finished.folder / evaluate.CHECKPOINT
+        evaluate.run(settings, evaluate.TEST_DIR, evaluate.PAIRS, checkpoint, (metrics, *tables), 1)
+        improvements.append(json.loads(metrics.read_text(encoding="utf-8"))["improvement"]["talks"]["snr_db"])
+    # Sound that has no noise has no SNR before it was denoised.
+    assert improvements[0] == improvements[1]
+
+
 @pytest.mark.parametrize(
     ("name", "pairs", "text"),
     [
