@@ -190,6 +190,15 @@ def test_speech_is_drawn_evenly_by_recording_by_second_or_by_label(evenly_by: st
         assert np.mean([row.speech[0].id.startswith("words") for row in of(split, mixtures)]) == pytest.approx(share, abs=0.08)
 
 
+def test_a_speaker_of_two_labels_is_heard_with_the_one_that_was_drawn() -> None:
+    rows = [recording(f"words-train-{number}", "train", "both", n_samples=RATE // 10) for number in range(20)]
+    rows += [recording("book-train", "train", "both", n_samples=RATE // 10), *(row for row in speech() if row.split != "train")]
+    mixtures = of("train", planned(rows, noise(), mix(speech_evenly_by="label", n_train=100), RATE))
+    heard = [{part.id.split("-")[0] for part in mixture.speech} for mixture in mixtures]
+    assert heard == [{mixture.language} for mixture in mixtures]
+    assert np.mean([mixture.language == "book" for mixture in mixtures]) == pytest.approx(0.5, abs=0.2)
+
+
 def test_two_noises_are_drawn_by_the_second_as_without_putting_back() -> None:
     seconds = {"a": 6.0, "b": 3.0, "c": 1.0}
     rows = [recording(name, "train", n_samples=round(length * RATE)) for name, length in seconds.items()]

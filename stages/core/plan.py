@@ -127,11 +127,12 @@ def _mixtures(
             Pool.of([recording for recording in found if recording.split == split], evenly_by)
             for found, evenly_by in ((speech, settings.speech_evenly_by), (noise, settings.noise_evenly_by))
         )
-        by_speaker = defaultdict(list)
+        # A label that one of its recordings stands for is heard in all of the mixture.
+        alike = defaultdict(list)
         for utterance in utterances.recordings:
-            by_speaker[utterance.group].append(utterance)
+            alike[utterance.group, utterance.label].append(utterance)
         for index in range(counts[split]):
-            yield _mixture(split, index, utterances, noises, by_speaker, settings, sample_rate, rooms)
+            yield _mixture(split, index, utterances, noises, alike, settings, sample_rate, rooms)
 
 
 def _mixture(
@@ -139,7 +140,7 @@ def _mixture(
     index: int,
     utterances: Pool,
     noises: Pool,
-    by_speaker: dict[str, list[Recording]],
+    alike: dict[tuple[str, str], list[Recording]],
     settings: Mix,
     sample_rate: int,
     rooms: Sequence[Recording],
@@ -163,7 +164,7 @@ def _mixture(
         n_samples=n_samples,
         snr_db=snr_db,
         level_dbfs=_within(random, settings.level_dbfs),
-        speech=_speech(random, utterance, by_speaker[utterance.group], settings.seconds * speed),
+        speech=_speech(random, utterance, alike[utterance.group, utterance.label], settings.seconds * speed),
         noises=tuple(_stretch(random, recording, settings.seconds, _within(random, (-5, 5))) for recording in chosen),
         low_pass_hz=_low_pass(random, settings) if split == "train" else None,
         reverberation=_reverberation(random, settings, rooms) if split == "train" else None,
@@ -172,13 +173,11 @@ def _mixture(
     )
 
 
-def _speech(
-    random: np.random.Generator, first: Recording, same_speaker: Sequence[Recording], seconds: float
-) -> tuple[Segment, ...]:
-    """Utterances of one speaker, one after another, until `seconds` are filled; a longer one is cut at a random place."""
-    order = random.permutation(len(same_speaker) - 1)
+def _speech(random: np.random.Generator, first: Recording, alike: Sequence[Recording], seconds: float) -> tuple[Segment, ...]:
+    """Utterances of one speaker and label until `seconds` are filled; a longer one is cut at a random place."""
+    order = random.permutation(len(alike) - 1)
     segments, remaining = [], seconds
-    for recording in _turns(first, same_speaker, order):
+    for recording in _turns(first, alike, order):
         length = min(remaining, recording.n_samples / recording.sample_rate)
         if round(length * recording.sample_rate) == 0:  # less than half a sample is left
             break
@@ -189,10 +188,10 @@ def _speech(
     return tuple(segments)
 
 
-def _turns(first: Recording, same_speaker: Sequence[Recording], order: np.ndarray) -> Iterator[Recording]:
+def _turns(first: Recording, alike: Sequence[Recording], order: np.ndarray) -> Iterator[Recording]:
     """One utterance, the others in the order given, and all over again; most mixtures take no more than the first."""
     yield first
-    others = [recording for recording in same_speaker if recording.id != first.id]
+    others = [recording for recording in alike if recording.id != first.id]
     yield from cycle([*(others[place] for place in order), first])
 
 
