@@ -57,8 +57,10 @@ def run(checkpoint: Path, mixtures_dir: Path, model: Path, metrics: Path | None)
     """Exports the weights in `checkpoint` to `model`; what the check found goes to `metrics`, where that is named.
 
     Raises:
-        ExportError: the exported denoiser differs from the original; `model` is left as it was.
+        ExportError: the exported denoiser differs from the original, or would take the place of it; `model` is left as it was.
     """
+    if model.exists() and model.samefile(checkpoint):
+        raise ExportError(f"{checkpoint}: the ONNX file would be written over these weights; give them another name.")
     denoiser, _ = load_checkpoint(checkpoint)
     graph = onnx_graph(denoiser, file_digest(checkpoint))
     signals = [_synthetic(denoiser), *_mixtures(mixtures_dir, denoiser)]

@@ -317,6 +317,17 @@ def test_weights_that_come_to_no_numbers_are_refused(tmp_path: Path) -> None:
     assert not (tmp_path / "model.onnx").exists()
 
 
+def test_weights_are_not_written_over(tmp_path: Path) -> None:
+    weights = tmp_path / "mine.onnx"
+    save_checkpoint(weights, denoiser(), {})
+    before = weights.read_bytes()
+    with pytest.raises(
+        ExportError, match=r"mine\.onnx: the ONNX file would be written over these weights; give them another name"
+    ):
+        run(weights, tmp_path / "none", weights, None)
+    assert weights.read_bytes() == before
+
+
 def test_too_many_weights_for_one_file_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stages.core.onnx_graph, "_MOST_BYTES", 1000)
     with pytest.raises(OnnxError, match="an ONNX file at most 2"):

@@ -18,8 +18,8 @@ Engine = Literal["onnx", "torch"]
 def loaded(model: Path, engine: Engine) -> Denoiser | OnnxDenoiser:
     """The denoiser in a weights file, or in an ONNX file, read once in each process and run on one thread.
 
-    For ONNX the file that was exported beside the weights is used, if it was made from these weights; otherwise they are
-    exported in memory, to the same graph.
+    For ONNX the file that was exported beside the weights is used, if it says that it was made from these weights; otherwise
+    they are exported in memory, to the same graph.
 
     Raises:
         CheckpointError: no such weights, or damaged ones.
@@ -34,7 +34,7 @@ def loaded(model: Path, engine: Engine) -> Denoiser | OnnxDenoiser:
     denoiser, _ = load_checkpoint(model)
     exported = model.with_suffix(".onnx")
     if exported.is_file():
-        # One that is damaged, or of another program, is none of these weights.
+        # One that cannot be read, or is of another program, is none of these weights.
         with suppress(OnnxError):
             found = load_onnx(exported)
             if found.weights == file_digest(model):
