@@ -126,6 +126,7 @@ def test_what_is_left_out_is_named_as_an_error_lists_it_or_by_its_folder(
     assert len(found(root, **place, exclude=[*exclude, "corpus/talks[1]/silent[1].wav"])) == len(NAMES)
     for folder in ("talks[1]", "talks[1]/", "corpus/talks[1]"):
         assert len(found(root, **place, exclude=[folder, "speaker0"])) == len(NAMES) - 2
+    assert len(found(root, **place, exclude=["talks[1]", str((Path("corpus") / NAMES[0]).absolute())])) == len(NAMES) - 1
     assert "matches no file" not in capsys.readouterr().out
     found(root, **place, exclude=["talks[1]", "talks", "speaker9/*", ""])
     told = capsys.readouterr().out.splitlines()

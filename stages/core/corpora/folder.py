@@ -33,8 +33,8 @@ def recordings(settings: Folder, role: Literal["speech", "noise"], n_jobs: int) 
     """The manifest rows of all sound files below `settings.path`, in the order of their paths.
 
     Raises:
-        FolderError: no such folder, no sound file in it, files that are corrupt or silent (all are named), a pattern that
-            is no regular expression, or a table of splits that leaves files out.
+        FolderError: no such folder, no sound file in it, files that are corrupt or silent (the first 20 are named), a
+            pattern that is no regular expression, or a table of splits that leaves files out.
     """
     key, root = f"download.{role}.folder", Path(settings.path)
     paths = _sound_files(root, settings.exclude, key)
@@ -106,7 +106,7 @@ def _is_meant(path: Path, root: Path, pattern: str) -> bool:
     """Whether a pattern of what to leave out means this file, by its path in the folder or as errors show it."""
     name = path.relative_to(root).as_posix()
     # What an error shows is meant literally, brackets and all; so is a folder, which means all in it.
-    names = {shown(name), shown(path)}
+    names = {shown(name), shown(path), shown(path.absolute())}
     folder = pattern.rstrip("/") + "/"
     return bool(pattern) and (pattern in names or any(one.startswith(folder) for one in names) or fnmatch(name, pattern))
 
