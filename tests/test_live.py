@@ -306,6 +306,14 @@ def test_a_wav_stream_that_ends_too_early_is_named(n_missing: int) -> None:
     assert len(sink.getvalue()) == 44 + 2 * ((2000 - n_missing) // 2)
 
 
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_a_denoiser_that_makes_no_numbers_of_sound_is_named(value: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(StreamingDenoiser, "process", lambda _, block: np.full_like(block, value))
+    form = PcmFormat(RATE, 1, "s16")
+    with pytest.raises(LiveError, match="The denoiser made NaN or infinity of sound that has none"):
+        denoise_stream(io.BytesIO(bytes(range(256)) * 100), io.BytesIO(), form, StreamingDenoiser(denoiser(), RATE, 1), 1600)
+
+
 def test_a_sample_that_a_header_cuts_off_is_named() -> None:
     data = with_size(wav("s16", signal(1000, 1)), 1999)
     stream = io.BytesIO(data)
@@ -327,8 +335,8 @@ def spoiled(data: bytes, **places: bytes) -> bytes:
     [
         (b"", "The input is no WAV stream; name the format of raw samples with --rate, --channels and --encoding."),
         (b"RIFF", "The input is no WAV stream"),
-        (b"ID3 and so on, an MP3 file", "The input is no WAV stream"),
-        (b"RIFF\0\0\0\0AVI LIST", "The input is no WAV stream"),
+        (b"ID3 and so on, an MP3 file", "The input begins as a sound file does: denoise it as a file"),
+        (b"RIFF\0\0\0\0AVI LIST", "The input begins as a sound file does"),
         (b"RIFF\0\0\0\0WAVE", "ends before its samples begin"),
         (b"RIFF\0\0\0\0WAVEfmt \xff\xff\xff\x7f", "the description of its samples is too short"),
         (b"RIFF\0\0\0\0WAVEdata\0\0\0\0", "has no chunk that describes its samples"),
@@ -348,8 +356,8 @@ def test_what_is_no_wav_stream_is_named(data: bytes, text: str) -> None:
         ),
         ({"at22": b"\0\0"}, "damaged: expected 1 to 1024 channels, found 0"),
         ({"at22": b"\xff\xff"}, "damaged: expected 1 to 1024 channels, found 65535"),
-        ({"at24": b"\0\0\0\0"}, "damaged: expected a sample rate of 1 to 3000000 Hz, found 0 Hz"),
-        ({"at24": b"\xff\xff\xff\x7f"}, "damaged: expected a sample rate of 1 to 3000000 Hz, found 2147483647 Hz"),
+        ({"at24": b"\0\0\0\0"}, "damaged: expected a sample rate of 1000 to 3000000 Hz, found 0 Hz"),
+        ({"at24": b"\xff\xff\xff\x7f"}, "damaged: expected a sample rate of 1000 to 3000000 Hz, found 2147483647 Hz"),
         ({"at34": b"\x0c\0"}, "with 12 bits"),
         ({"at32": b"\x04\0"}, "samples of 16 bits and 4 bytes for all 1 channels: expected 2; denoise it as a file"),
     ],
@@ -506,6 +514,7 @@ def test_the_command_runs_with_closed_streams(untrained: Path, closed: str) -> N
                 b"FORM\0\0\0\x20AIFF" + bytes(40),
                 b"RIFX\0\0\0\x20WAVE",
                 bytes.fromhex("726966662e91cf11a5d628db04c10000"),
+                *(sign + bytes(40) for sign in (b"fLaC", b"OggS", b"caff", b".snd", b"NIST_1A", b"BW64", b"RIFF", b"ID3")),
             )
         ),
     ],

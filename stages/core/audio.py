@@ -31,7 +31,7 @@ _STRETCH = 1 << 16
 _UNKNOWN_FRAMES = 2**62
 # More than any recorder gives: 1-bit recorders run at 2.8 MHz. Headers that say more are damaged, and what is built for such
 # rates, filters for example, would take minutes and gigabytes.
-HIGHEST_RATE = 3_000_000
+LOWEST_RATE, HIGHEST_RATE = 1000, 3_000_000
 MOST_CHANNELS = 1024
 
 
@@ -53,8 +53,8 @@ class ForwardFile(soundfile.SoundFile):  # type: ignore[misc]
 
 def impossible(sample_rate: int, n_channels: int) -> str:
     """Why sound of this rate (Hz) and so many channels cannot be, or nothing."""
-    if not 1 <= sample_rate <= HIGHEST_RATE:
-        return f"expected a sample rate of 1 to {HIGHEST_RATE} Hz, found {sample_rate} Hz"
+    if not LOWEST_RATE <= sample_rate <= HIGHEST_RATE:
+        return f"expected a sample rate of {LOWEST_RATE} to {HIGHEST_RATE} Hz, found {sample_rate} Hz"
     return "" if 1 <= n_channels <= MOST_CHANNELS else f"expected 1 to {MOST_CHANNELS} channels, found {n_channels}"
 
 

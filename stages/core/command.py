@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from stages.core.audio import HIGHEST_RATE, MOST_CHANNELS
+from stages.core.audio import HIGHEST_RATE, LOWEST_RATE, MOST_CHANNELS
 from stages.core.batch import BatchError
 from stages.core.checkpoint import PRETRAINED, CheckpointError
 from stages.core.engines import Engine
@@ -101,10 +101,10 @@ def parser(description: str) -> argparse.ArgumentParser:
     )
     live = command.add_argument_group("live", "from standard input to standard output, as the sound comes")
     live.add_argument("--stream", action="store_true", help="denoise a WAV stream, or raw samples if --rate is given")
-    live.add_argument("--rate", type=_up_to(HIGHEST_RATE), metavar="HZ", help="sample rate of raw samples")
+    live.add_argument("--rate", type=_between(LOWEST_RATE, HIGHEST_RATE), metavar="HZ", help="sample rate of raw samples")
     live.add_argument(
         "--channels",
-        type=_up_to(MOST_CHANNELS),
+        type=_between(1, MOST_CHANNELS),
         metavar="N",
         help="channels of raw samples, interleaved (default: 1)",
     )
@@ -118,11 +118,11 @@ def _positive(text: str) -> int:
     return int(text)
 
 
-def _up_to(most: int) -> Callable[[str], int]:
+def _between(least: int, most: int) -> Callable[[str], int]:
     def limited(text: str) -> int:
-        if (value := _positive(text)) > most:
-            raise argparse.ArgumentTypeError(f"expected a whole number from 1 to {most}, found '{text}'")
-        return value
+        if not text.isdecimal() or not least <= int(text) <= most:
+            raise argparse.ArgumentTypeError(f"expected a whole number from {least} to {most}, found '{text}'")
+        return int(text)
 
     return limited
 

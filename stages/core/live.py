@@ -28,10 +28,11 @@ _WIDTHS = {"u8": 1, "s16": 2, "s24": 3, "s32": 4, "f32": 4, "f64": 8}
 ENCODINGS = tuple(_WIDTHS)
 
 
-# What is read before it is clear that samples are raw, and how sound files begin that are no WAV stream: W64, AIFF, RIFX.
+# What is read before it is clear that samples are raw, and how sound files begin that are no WAV stream.
 _SIGN_BYTES = 12
 _W64 = bytes.fromhex("726966662e91cf11a5d628db")
 _FILES = {(b"FORM", b"AIFF"), (b"FORM", b"AIFC"), (b"RIFX", b"WAVE")}
+_SIGNS = (_W64, b"fLaC", b"OggS", b"caff", b".snd", b"NIST_1A", b"BW64", b"ID3")
 
 
 class LiveError(DenoisingError):
@@ -90,6 +91,7 @@ def wav_format(stream: Source) -> PcmFormat:
     """
     head = stream.read(_SIGN_BYTES)
     if not _begins_wav(head):
+        _check_file(head)
         raise LiveError("The input is no WAV stream; name the format of raw samples with --rate, --channels and --encoding.")
     form, long_size = None, 0
     while True:
@@ -202,7 +204,12 @@ def _begins_wav(head: bytes) -> bool:
 def _check_raw(head: bytes) -> None:
     if _begins_wav(head):
         raise LiveError("The input is a WAV stream, which says its own format: leave out --rate, or send raw samples.")
-    if head.startswith(_W64) or (head[:4], head[8:12]) in _FILES:
+    _check_file(head)
+
+
+def _check_file(head: bytes) -> None:
+    other = head.startswith(b"RIFF") and len(head) == _SIGN_BYTES
+    if other or head.startswith(_SIGNS) or (head[:4], head[8:12]) in _FILES:
         raise LiveError("The input begins as a sound file does: denoise it as a file, or send a WAV stream or raw samples.")
 
 
@@ -241,6 +248,10 @@ def encoded(block: Float32[np.ndarray, "samples channels"], form: PcmFormat) -> 
 
 
 def _written(sink: Sink, block: Float32[np.ndarray, "samples channels"], form: PcmFormat) -> int:
+    if not np.isfinite(block).all():
+        raise LiveError(
+            "The denoiser made NaN or infinity of sound that has none: its weights are broken; what came before is written."
+        )
     data, n_clipped = encoded(block, form)
     sink.write(data)
     sink.flush()
