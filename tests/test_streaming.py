@@ -188,12 +188,12 @@ def test_there_is_no_seam_where_windows_of_a_network_that_looks_ahead_meet() -> 
         return torch.full_like(given, gains[-1])
 
     source = GainSource(Fixed(another, LONG, looks_ahead=True))
-    frames = spectrum(2000, 257)
-    found = torch.cat([source.pushed(frames), source.finished()])[:, 0].real
+    frames = spectrum(2000, 257).numpy()
+    found = np.concatenate([source.pushed(frames), source.finished()])[:, 0].real
     per_second = RATE / LONG.hop_length
     assert len(gains) == 8
     assert float(np.abs(np.diff(gains)).max()) > 0.3
-    assert float(found.diff().abs().max()) < 1 / per_second
+    assert float(np.abs(np.diff(found)).max()) < 1 / per_second
     for number, expected in enumerate(gains):
         assert float(found[round((4 * number + 1.5) * per_second)]) == pytest.approx(expected)
 
@@ -354,16 +354,16 @@ def test_nothing_is_resampled_at_a_multiple_of_the_rate() -> None:
 @given(limit=st.floats(0, 200), dry=st.floats(0, 1), seed=st.integers(0, 1000))
 def test_no_bin_is_lowered_by_more_than_the_limit(limit: float, dry: float, seed: int) -> None:
     random = np.random.default_rng(seed)
-    sizes = torch.from_numpy(10 ** random.uniform(-12, 0.5, (20, 9))).to(torch.complex64)
-    gains = sizes * torch.exp(2j * torch.pi * torch.from_numpy(random.uniform(0, 1, (20, 9)))).to(torch.complex64)
+    sizes = 10 ** random.uniform(-12, 0.5, (20, 9))
+    gains = (sizes * np.exp(2j * np.pi * random.uniform(0, 1, (20, 9)))).astype(np.complex64)
     gains[0] = 0
     floor = 10 ** (-limit / 20)
     found = Strength(limit).applied(gains)
-    assert float(found.abs().min()) >= floor * (1 - 1e-5)
-    above = gains.abs() >= floor
-    assert torch.equal(found[above], gains[above])
-    torch.testing.assert_close(found[~above], torch.full_like(found[~above], floor))
-    torch.testing.assert_close(Strength(limit, dry).applied(gains), found * (1 - dry) + dry)
+    assert float(np.abs(found).min()) >= floor * (1 - 1e-5)
+    above = np.abs(gains) >= floor
+    assert np.array_equal(found[above], gains[above])
+    np.testing.assert_allclose(found[~above], floor, rtol=1e-6)
+    np.testing.assert_allclose(Strength(limit, dry).applied(gains), found * (1 - dry) + dry, rtol=1e-5, atol=1e-7)
 
 
 @pytest.mark.parametrize("sample_rate", [16000, 44100, 48000])

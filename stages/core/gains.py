@@ -2,15 +2,15 @@
 
 from typing import Any
 
+import numpy as np
 import torch
-from jaxtyping import Complex64
-from torch import Tensor
+from jaxtyping import Complex64, Float32
 
 from stages.core.denoiser import AnyDenoiser
-from stages.core.spectra import bin_power, n_bins
+from stages.core.spectra import n_bins
 
-Frames = Complex64[Tensor, "frames bins"]
-Ready = Complex64[Tensor, "ready bins"]
+Frames = Complex64[np.ndarray, "frames bins"]
+Ready = Complex64[np.ndarray, "ready bins"]
 # A network that looks both ways sees this much at once, and on either side this much more that is then thrown away.
 _WINDOW_S = 4.0
 _CONTEXT_S = 2.0
@@ -31,7 +31,7 @@ class GainSource:
         self._state: Any = None
         self._window = round(_WINDOW_S * denoiser.frames_per_second)
         self._context = round(_CONTEXT_S * denoiser.frames_per_second)
-        self._heard = torch.zeros(0, n_bins(denoiser.stft), dtype=torch.complex64)
+        self._heard = np.zeros((0, n_bins(denoiser.stft)), np.complex64)
         self._past = 0
         self._fade = round(_FADE_S * denoiser.frames_per_second)
         self._fading = self._heard
@@ -46,31 +46,31 @@ class GainSource:
         if not self._denoiser.looks_ahead:
             if len(frames) == 0:
                 return frames
-            estimate, self._state = self._denoiser.denoised(frames.unsqueeze(0), self._state)
-            return gain(estimate[0], frames)
-        self._heard = torch.cat([self._heard, frames])
+            estimate, self._state = self._denoiser.denoised(torch.from_numpy(frames[None]), self._state)
+            return gain(estimate[0].numpy(), frames)
+        self._heard = np.concatenate([self._heard, frames])
         found = [frames[:0]]
         while len(self._heard) >= self._past + self._window + self._context:
             found.append(self._of_window(self._window))
-        return torch.cat(found)
+        return np.concatenate(found)
 
     def finished(self) -> Frames:
         """The gains that are still missing when the signal has ended."""
         found = [self._heard[:0]]
         while len(self._heard) > self._past:
             found.append(self._of_window(min(self._window, len(self._heard) - self._past)))
-        return torch.cat(found)
+        return np.concatenate(found)
 
     def _of_window(self, length: int) -> Frames:
         seen = self._heard[: self._past + self._window + self._context]
-        estimate, _ = self._denoiser.denoised(seen.unsqueeze(0), None)
+        estimate, _ = self._denoiser.denoised(torch.from_numpy(seen[None]), None)
         end = self._past + length
-        gains = gain(estimate[0], seen)
+        gains = gain(estimate[0].numpy(), seen)
         found = gains[self._past : end]
         n_faded = min(len(self._fading), length)
-        share = (torch.arange(1, n_faded + 1) / (self._fade + 1)).unsqueeze(-1)
+        share = (np.arange(1, n_faded + 1, dtype=np.float32) / (self._fade + 1))[:, None]
         found[:n_faded] = share * found[:n_faded] + (1 - share) * self._fading[:n_faded]
-        self._fading = gains[end : end + self._fade].clone()
+        self._fading = gains[end : end + self._fade].copy()
         start = max(0, end - self._context)
         self._past = end - start
         self._heard = self._heard[start:]
@@ -79,5 +79,10 @@ class GainSource:
 
 def gain(estimate: Frames, mixture: Frames) -> Frames:
     """The factor from a mixture to an estimate; 0 where the mixture is silent."""
-    power = bin_power(mixture)
-    return torch.where(power > 0, estimate * mixture.conj() / power.clamp_min(1e-30), torch.zeros_like(mixture))
+    power = bin_powers(mixture)
+    return np.where(power > 0, estimate * mixture.conj() / np.maximum(power, np.float32(1e-30)), np.complex64(0))
+
+
+def bin_powers(spectra: Complex64[np.ndarray, "*shape"]) -> Float32[np.ndarray, "*shape"]:
+    """The squares of the absolute values, without the root that `abs` takes."""
+    return np.asarray(spectra.real**2 + spectra.imag**2)

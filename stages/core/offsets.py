@@ -1,13 +1,11 @@
 """Offsets: the constant part of a recording, which is no sound, and stands in the way of hearing it."""
 
 import numpy as np
-import torch
 from jaxtyping import Complex64, Float64
-from torch import Tensor
 
 from stages.core.features import level_decay
 
-Spectra = Complex64[Tensor, "channels frames bins"]
+Spectra = Complex64[np.ndarray, "channels frames bins"]
 # What looks like an offset is one if it has more power than so many bins of the sound beside it, on the mean of all bins.
 _CHANCE = 30.0
 
@@ -23,14 +21,14 @@ class OffsetFinder:
         self._decay = level_decay(frames_per_second)
         self._sums = np.zeros((2, n_channels + 1))
 
-    def found(self, heard: Complex64[Tensor, "more frames bins"]) -> Spectra:
+    def found(self, heard: Complex64[np.ndarray, "more frames bins"]) -> Spectra:
         """The part of the next frames that is an offset: 0 where it is no more than chance gives any sound.
 
         Behind the channels `heard` has what a signal of 1.0 would have in these frames. Its multiple that fits all frames
         so far best, older ones with less and less weight, is the offset.
         """
         constant = heard[-1]
-        values = np.stack([_products(heard, constant.expand(heard.shape)), _products(heard, heard)])
+        values = np.stack([_products(heard, constant), _products(heard, heard)])
         sums = np.empty_like(values)
         for frame in range(values.shape[-1]):
             self._sums = sums[..., frame] = self._decay * self._sums + values[..., frame]
@@ -40,9 +38,9 @@ class OffsetFinder:
         explained = offsets**2 * unit
         beside = np.maximum(powers - explained, 0.0)
         shares = np.maximum(explained - _CHANCE / heard.shape[-1] * beside, 0.0) / np.maximum(explained, tiny)
-        return torch.from_numpy((shares * offsets).astype(np.float32)).unsqueeze(-1) * constant
+        return np.asarray((shares * offsets).astype(np.float32)[..., None] * constant)
 
 
-def _products(one: Spectra, other: Spectra) -> Float64[np.ndarray, "channels frames"]:
+def _products(one: Spectra, other: Complex64[np.ndarray, "*channels frames bins"]) -> Float64[np.ndarray, "channels frames"]:
     """The real parts of the inner products of frames."""
-    return np.asarray(torch.linalg.vecdot(one, other).real.numpy(), np.float64)
+    return np.asarray(np.vecdot(one.view(np.float32), other.view(np.float32)), np.float64)

@@ -3,6 +3,7 @@
 from functools import cache
 from typing import Any
 
+import numpy as np
 import torch
 from jaxtyping import Complex64, Float32
 from torch import Tensor
@@ -56,48 +57,56 @@ def power_spectrogram(waveform: Float32[Tensor, "*batch samples"], stft: Stft) -
 class StreamingStft:
     """The transform and its inverse for a signal that comes in blocks: the same numbers, however it is cut.
 
+    In NumPy: most of what a block of one frame takes is the start of each operation, which is three times as long in PyTorch.
     A sample can be given out once `win_length - 1` later ones are known.
     """
 
     def __init__(self, stft: Stft, n_channels: int) -> None:
         """Starts a signal of `n_channels` channels."""
         self.stft = stft
+        self._window = _square_root_hann(stft.win_length).numpy()
+        self._back = self._window * np.float32(2 * stft.hop_length / stft.win_length)
         self._lead = stft.win_length - stft.hop_length
-        self._heard = torch.zeros(n_channels, self._lead)
-        self._tail = torch.zeros(n_channels, self._lead)
+        self._heard = np.zeros((n_channels, self._lead), np.float32)
+        self._tail = np.zeros((n_channels, self._lead), np.float32)
         self._to_drop = self._lead
         self._taken = self._n_frames = 0
 
-    def analysed(self, samples: Float32[Tensor, "channels samples"]) -> Complex64[Tensor, "channels frames bins"]:
+    def analysed(self, samples: Float32[np.ndarray, "channels samples"]) -> Complex64[np.ndarray, "channels frames bins"]:
         """The frames that the next samples complete."""
         self._taken += samples.shape[-1]
         return self._frames(samples)
 
-    def analysed_end(self) -> Complex64[Tensor, "channels frames bins"]:
+    def analysed_end(self) -> Complex64[np.ndarray, "channels frames bins"]:
         """The frames that are still open when the signal has ended, which zeros complete."""
         missing = (n_frames(self._taken, self.stft) if self._taken else 0) - self._n_frames
         length = missing * self.stft.hop_length + self._lead - self._heard.shape[-1]
-        return self._frames(self._heard.new_zeros(len(self._heard), max(0, length)))
+        return self._frames(np.zeros((len(self._heard), max(0, length)), np.float32))
 
-    def synthesised(self, spectra: Complex64[Tensor, "channels frames bins"]) -> Float32[Tensor, "channels samples"]:
+    def synthesised(self, spectra: Complex64[np.ndarray, "channels frames bins"]) -> Float32[np.ndarray, "channels samples"]:
         """The samples that no later frame changes any more."""
         if spectra.shape[1] == 0:
-            return self._tail.new_zeros(len(self._tail), 0)
-        total = _overlap_added(_windowed_frames(spectra, self.stft), self.stft.hop_length)
-        total[:, : self._lead] += self._tail
-        ready, self._tail = total[:, : -self._lead], total[:, -self._lead :].clone()
+            return self._tail[:, :0]
+        frames = np.fft.irfft(spectra, self.stft.n_fft)[..., : self.stft.win_length] * self._back
+        count, hop = frames.shape[1], self.stft.hop_length
+        total = np.zeros((len(frames), count * hop + self._lead), np.float32)
+        total[:, : self._lead] = self._tail
+        for start in range(0, self.stft.win_length, hop):
+            total[:, start : start + count * hop] += frames[..., start : start + hop].reshape(len(frames), -1)
+        ready, self._tail = total[:, : -self._lead], total[:, -self._lead :].copy()
         dropped, self._to_drop = self._to_drop, max(0, self._to_drop - ready.shape[-1])
         return ready[:, dropped:]
 
-    def _frames(self, samples: Float32[Tensor, "channels samples"]) -> Complex64[Tensor, "channels frames bins"]:
-        heard = torch.cat([self._heard, samples], dim=-1)
-        count = max(0, (heard.shape[-1] - self._lead) // self.stft.hop_length)
-        self._heard = heard[:, count * self.stft.hop_length :].clone()
+    def _frames(self, samples: Float32[np.ndarray, "channels samples"]) -> Complex64[np.ndarray, "channels frames bins"]:
+        heard = np.concatenate([self._heard, samples], axis=-1)
+        hop, win_length = self.stft.hop_length, self.stft.win_length
+        count = max(0, (heard.shape[-1] - self._lead) // hop)
+        self._heard = heard[:, count * hop :].copy()
         self._n_frames += count
         if count == 0:
-            return heard.new_zeros(len(heard), 0, n_bins(self.stft), dtype=torch.complex64)
-        frames = _windowed(heard[:, : count * self.stft.hop_length + self._lead], self.stft)
-        return torch.as_tensor(torch.fft.rfft(frames, self.stft.n_fft))
+            return np.zeros((len(heard), 0, n_bins(self.stft)), np.complex64)
+        pieces = [heard[:, start : start + count * hop].reshape(-1, count, hop) for start in range(0, win_length, hop)]
+        return np.asarray(np.fft.rfft(np.concatenate(pieces, axis=-1) * self._window, self.stft.n_fft))
 
 
 class _Power(torch.autograd.Function):

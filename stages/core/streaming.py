@@ -5,16 +5,14 @@ from dataclasses import dataclass
 
 import numpy as np
 import soxr
-import torch
 from jaxtyping import Complex64, Float32
-from torch import Tensor
 
 from stages.core.denoiser import AnyDenoiser
 from stages.core.errors import DenoisingError
-from stages.core.gains import GainSource
+from stages.core.gains import GainSource, bin_powers
 from stages.core.offsets import OffsetFinder
 from stages.core.parameters import Stft
-from stages.core.spectra import StreamingStft, bin_power, n_bins
+from stages.core.spectra import StreamingStft, n_bins
 
 Block = Float32[np.ndarray, "samples channels"]
 Ready = Float32[np.ndarray, "ready channels"]
@@ -50,12 +48,12 @@ class Strength:
         if not 0 <= self.dry <= 1:
             raise StrengthError(f"The share of the unprocessed sound (mix) is {self.dry:g}: expected 0 to 1.")
 
-    def applied(self, gain: Complex64[Tensor, "frames bins"]) -> Complex64[Tensor, "frames bins"]:
+    def applied(self, gain: Complex64[np.ndarray, "frames bins"]) -> Complex64[np.ndarray, "frames bins"]:
         """The gain that is used for a gain that was found."""
         if self.attenuation_limit_db is not None:
             # What is kept stays as it was: with the phases of a complex mask it would be lowered where frames overlap.
             floor = 10 ** (-self.attenuation_limit_db / 20)
-            gain = torch.where(gain.abs() < floor, torch.full_like(gain, floor), gain)
+            gain = np.where(np.abs(gain) < floor, np.complex64(floor), gain)
         return gain * (1 - self.dry) + self.dry if self.dry else gain
 
 
@@ -75,7 +73,7 @@ class StreamingDenoiser:
         self._work_rate = self._factor * denoiser.sample_rate
         self._strength = strength or Strength()
         # So much of an offset stays: it is lowered as what the network hears nothing in.
-        self._kept = float(self._strength.applied(torch.zeros(1, 1, dtype=torch.complex64)).real)
+        self._kept = float(self._strength.applied(np.zeros((1, 1), np.complex64)).real[0, 0])
         self.reset()
 
     @property
@@ -107,11 +105,10 @@ class StreamingDenoiser:
         self._analysis, self._synthesis = StreamingStft(stft, self._channels + 1), StreamingStft(stft, self._channels)
         self._offsets = OffsetFinder(self._channels, self._denoiser.frames_per_second)
         self._gains = GainSource(self._denoiser)
-        self._pending = torch.zeros(2 if self._kept else 1, self._channels, 0, n_bins(stft), dtype=torch.complex64)
+        self._pending = np.zeros((2 if self._kept else 1, self._channels, 0, n_bins(stft)), np.complex64)
         self._taken = self._given = 0
         self._resamplers = None if self._work_rate == self._rate else self._new_resamplers()
 
-    @torch.inference_mode()
     def process(self, block: Block) -> Ready:
         """Takes the next samples and returns those of the estimate that are ready.
 
@@ -130,15 +127,14 @@ class StreamingDenoiser:
         work = np.concatenate([block, np.ones((len(block), 1), np.float32)], axis=1)
         if self._resamplers is not None:
             work = self._resamplers[0].resample_chunk(work)
-        return self._given_out(self._passed(self._analysis.analysed(_tensor(work)), last=False), last=False)
+        return self._given_out(self._passed(self._analysis.analysed(work.T), last=False), last=False)
 
-    @torch.inference_mode()
     def flush(self) -> Ready:
         """The rest of the estimate, so that as many samples were returned as were taken; then starts a new signal."""
         work = np.zeros((0, self._channels + 1), np.float32)
         if self._resamplers is not None and self._taken:
             work = self._resamplers[0].resample_chunk(work, last=True)
-        ending = torch.cat([self._analysis.analysed(_tensor(work)), self._analysis.analysed_end()], dim=1)
+        ending = np.concatenate([self._analysis.analysed(work.T), self._analysis.analysed_end()], axis=1)
         rest = self._given_out(self._passed(ending, last=True), last=True)
         rest = np.pad(rest, ((0, max(0, self._taken - self._given)), (0, 0)))
         self.reset()
@@ -149,7 +145,9 @@ class StreamingDenoiser:
         up = soxr.ResampleStream(self._rate, self._work_rate, self._channels + 1, "float32", "HQ")
         return up, soxr.ResampleStream(self._work_rate, self._rate, self._channels, "float32", "HQ")
 
-    def _passed(self, heard: Complex64[Tensor, "more frames wide"], *, last: bool) -> Float32[Tensor, "channels samples"]:
+    def _passed(
+        self, heard: Complex64[np.ndarray, "more frames wide"], *, last: bool
+    ) -> Float32[np.ndarray, "channels samples"]:
         """Samples of the frames whose gain is known by now."""
         bins = n_bins(self._denoiser.stft)
         offsets = self._offsets.found(heard)
@@ -157,15 +155,15 @@ class StreamingDenoiser:
         # A longer window at a higher rate sums more samples of the same tone.
         gains = self._gains.pushed(shared(spectra)[:, :bins] / self._factor)
         if last:
-            gains = torch.cat([gains, self._gains.finished()])
-        parts = torch.stack([spectra, self._kept * offsets]) if self._kept else spectra.unsqueeze(0)
-        waiting = torch.cat([self._pending, parts], dim=2) if self._pending.shape[2] else parts
+            gains = np.concatenate([gains, self._gains.finished()])
+        parts = np.stack([spectra, np.float32(self._kept) * offsets]) if self._kept else spectra[None]
+        waiting = np.concatenate([self._pending, parts], axis=2) if self._pending.shape[2] else parts
         ready, self._pending = waiting[:, :, : len(gains)], waiting[:, :, len(gains) :]
         changed = _changed(ready[0], gains, self._strength)
         return self._synthesis.synthesised(changed + ready[1] if self._kept else changed)
 
-    def _given_out(self, work: Float32[Tensor, "channels samples"], *, last: bool) -> Ready:
-        block = np.ascontiguousarray(work.numpy().T)
+    def _given_out(self, work: Float32[np.ndarray, "channels samples"], *, last: bool) -> Ready:
+        block = np.ascontiguousarray(work.T)
         if self._resamplers is not None:
             block = self._resamplers[1].resample_chunk(block, last=last)
         block = block[: max(0, self._taken - self._given)] if last else block
@@ -181,40 +179,36 @@ def scaled(stft: Stft, factor: int) -> Stft:
     )
 
 
-def shared(spectra: Complex64[Tensor, "channels frames wide"]) -> Complex64[Tensor, "frames wide"]:
+def shared(spectra: Complex64[np.ndarray, "channels frames wide"]) -> Complex64[np.ndarray, "frames wide"]:
     """The mean of all channels; in frames where they cancel each other, the loudest of them."""
     if len(spectra) == 1:
-        return spectra[0]
+        return np.asarray(spectra[0])
     mean, powers = spectra.mean(0), _frame_power(spectra)
     cancelled = _frame_power(mean) < _CANCELLED * powers.mean(0)
-    if not bool(cancelled.any()):
-        return mean
-    loudest = spectra[powers.argmax(0), torch.arange(spectra.shape[1])]
-    return torch.where(cancelled.unsqueeze(-1), loudest, mean)
+    if not cancelled.any():
+        return np.asarray(mean)
+    loudest = spectra[powers.argmax(0), np.arange(spectra.shape[1])]
+    return np.asarray(np.where(cancelled[:, None], loudest, mean))
 
 
-def _frame_power(spectra: Complex64[Tensor, "*channels frames wide"]) -> Float32[Tensor, "*channels frames"]:
-    return torch.as_tensor(torch.linalg.vector_norm(torch.view_as_real(spectra).flatten(-2), dim=-1)).square()
+def _frame_power(spectra: Complex64[np.ndarray, "*channels frames wide"]) -> Float32[np.ndarray, "*channels frames"]:
+    return np.asarray(bin_powers(spectra).sum(-1))
 
 
 def _changed(
-    spectra: Complex64[Tensor, "channels frames wide"], gains: Complex64[Tensor, "frames bins"], strength: Strength
-) -> Complex64[Tensor, "channels frames wide"]:
+    spectra: Complex64[np.ndarray, "channels frames wide"], gains: Complex64[np.ndarray, "frames bins"], strength: Strength
+) -> Complex64[np.ndarray, "channels frames wide"]:
     """The spectra times the gains; bins above the network's band change as the power in the upper half of the band does.
 
     Where there is speech it holds most of that power, so that clean speech keeps its highest frequencies.
     """
     bins = gains.shape[-1]
-    changed = spectra.clone()
+    changed = spectra.copy()
     changed[..., :bins] *= strength.applied(gains)
     if spectra.shape[-1] > bins:
         upper = slice(bins // 2, bins)
-        power, kept = bin_power(spectra[..., upper]).sum(0), bin_power(gains[:, upper])
-        top = ((power * kept).sum(-1, keepdim=True) / power.sum(-1, keepdim=True).clamp_min(1e-30)).sqrt().clamp(max=1)
-        torch.view_as_real(changed)[..., bins:, :] *= strength.applied(top.to(gains.dtype)).real.unsqueeze(-1)
+        power, kept = bin_powers(spectra[..., upper]).sum(0), bin_powers(gains[:, upper])
+        whole = np.maximum(power.sum(-1, keepdims=True), np.float32(1e-30))
+        top = np.minimum(np.sqrt((power * kept).sum(-1, keepdims=True) / whole), 1)
+        changed.view(np.float32)[..., 2 * bins :] *= strength.applied(top.astype(gains.dtype)).real
     return changed
-
-
-def _tensor(block: Block) -> Float32[Tensor, "channels samples"]:
-    # PyTorch warns of arrays that may not be written to, such as those made from bytes.
-    return torch.from_numpy(np.require(block.T, requirements=["C", "W"]))

@@ -129,7 +129,6 @@ def compared(source: Path, folder: Path, options: Options, n_jobs: int, n_rounds
     return Cost(*map(min, zip(*ours, strict=True))), Cost(*map(min, zip(*least, strict=True)))
 
 
-@torch.inference_mode()
 def bare_work(options: Options, target: Path, path: Path) -> None:
     """Decodes, transforms, lets the network estimate, transforms back and encodes: no more, and in pieces that are fast."""
     denoiser = loaded(options.model, options.engine)
@@ -140,10 +139,11 @@ def bare_work(options: Options, target: Path, path: Path) -> None:
         factor, bins = file.samplerate // denoiser.sample_rate, n_bins(denoiser.stft)
         stft, state = StreamingStft(scaled(denoiser.stft, factor), file.channels), None
         for block in file.blocks(PIECE_S * file.samplerate, dtype="float32", always_2d=True):
-            spectra = stft.analysed(torch.from_numpy(np.ascontiguousarray(block.T)))
-            estimate, state = denoiser.denoised(spectra.mean(0, keepdim=True)[..., :bins] / factor, state)
-            spectra[..., :bins] = estimate * factor
-            sink.write(stft.synthesised(spectra).numpy().T)
+            spectra = stft.analysed(block.T)
+            heard = spectra.mean(0, keepdims=True)[..., :bins] / factor
+            estimate, state = denoiser.denoised(torch.from_numpy(heard), state)
+            spectra[..., :bins] = factor * estimate.numpy()
+            sink.write(stft.synthesised(spectra).T)
 
 
 def cost(action: Callable[[], None]) -> Cost:
