@@ -515,6 +515,7 @@ def test_the_command_runs_with_closed_streams(untrained: Path, closed: str) -> N
                 b"RIFX\0\0\0\x20WAVE",
                 bytes.fromhex("726966662e91cf11a5d628db04c10000"),
                 *(sign + bytes(40) for sign in (b"fLaC", b"OggS", b"caff", b".snd", b"NIST_1A", b"BW64", b"RIFF", b"ID3")),
+                *(bytes.fromhex(sign) + bytes(40) for sign in ("3026b2758e66cf11", "1a45dfa3", "0000002066747970")),
             )
         ),
     ],

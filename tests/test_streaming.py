@@ -347,6 +347,12 @@ def test_nothing_is_resampled_at_a_multiple_of_the_rate() -> None:
     assert [StreamingDenoiser(denoiser(), factor * RATE, 1).resampling_delay for factor in (1, 3)] == [0, 0]
 
 
+def test_sound_that_is_far_too_loud_makes_no_warnings() -> None:
+    stream = StreamingDenoiser(denoiser(), RATE, 2)
+    loud = np.full((RATE, 2), 1e30, np.float32)
+    assert len(stream.process(loud)) + len(stream.flush()) == RATE
+
+
 # ---- strength
 
 

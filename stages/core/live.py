@@ -28,11 +28,14 @@ _WIDTHS = {"u8": 1, "s16": 2, "s24": 3, "s32": 4, "f32": 4, "f64": 8}
 ENCODINGS = tuple(_WIDTHS)
 
 
-# What is read before it is clear that samples are raw, and how sound files begin that are no WAV stream.
+# What is read before it is clear that samples are raw, and how sound files begin that are no WAV stream: with these bytes (in
+# hexadecimal W64, ASF and EBML), with these in the first and third four, or with `ftyp` in the second.
 _SIGN_BYTES = 12
-_W64 = bytes.fromhex("726966662e91cf11a5d628db")
+_SIGNS = (
+    *(b"fLaC", b"OggS", b"caff", b".snd", b"NIST_1A", b"BW64", b"ID3"),
+    *(bytes.fromhex(sign) for sign in ("726966662e91cf11a5d628db", "3026b275", "1a45dfa3")),
+)
 _FILES = {(b"FORM", b"AIFF"), (b"FORM", b"AIFC"), (b"RIFX", b"WAVE")}
-_SIGNS = (_W64, b"fLaC", b"OggS", b"caff", b".snd", b"NIST_1A", b"BW64", b"ID3")
 
 
 class LiveError(DenoisingError):
@@ -208,7 +211,7 @@ def _check_raw(head: bytes) -> None:
 
 
 def _check_file(head: bytes) -> None:
-    other = head.startswith(b"RIFF") and len(head) == _SIGN_BYTES
+    other = head[4:8] == b"ftyp" or (head.startswith(b"RIFF") and len(head) == _SIGN_BYTES)
     if other or head.startswith(_SIGNS) or (head[:4], head[8:12]) in _FILES:
         raise LiveError("The input begins as a sound file does: denoise it as a file, or send a WAV stream or raw samples.")
 

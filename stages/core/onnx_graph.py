@@ -36,7 +36,8 @@ Frame: win_length samples, hop_length after the frame before, times the window, 
 not normalised. The first frame ends with the first hop_length samples, after zeros.
 Back: inverse transform, its first win_length samples times the window times 2 * hop_length / win_length, overlap and add;
 the first win_length - hop_length samples are those of the zeros.
-Window: the square root of a periodic Hann window. Full scale is 1.0."""
+Window: the square root of a periodic Hann window. Full scale is 1.0.
+A constant offset is no sound, and none was heard in training: take it out before."""
 
 
 def onnx_graph(denoiser: Denoiser, weights: str) -> onnx.ModelProto:

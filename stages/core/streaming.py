@@ -109,6 +109,8 @@ class StreamingDenoiser:
         self._taken = self._given = 0
         self._resamplers = None if self._work_rate == self._rate else self._new_resamplers()
 
+    # Sound that is far too loud becomes infinite, which whoever writes it tells.
+    @np.errstate(over="ignore", invalid="ignore")
     def process(self, block: Block) -> Ready:
         """Takes the next samples and returns those of the estimate that are ready.
 
@@ -129,6 +131,7 @@ class StreamingDenoiser:
             work = self._resamplers[0].resample_chunk(work)
         return self._given_out(self._passed(self._analysis.analysed(work.T), last=False), last=False)
 
+    @np.errstate(over="ignore", invalid="ignore")
     def flush(self) -> Ready:
         """The rest of the estimate, so that as many samples were returned as were taken; then starts a new signal."""
         work = np.zeros((0, self._channels + 1), np.float32)
