@@ -253,7 +253,8 @@ def encoded(block: Float32[np.ndarray, "samples channels"], form: PcmFormat) -> 
 def _written(sink: Sink, block: Float32[np.ndarray, "samples channels"], form: PcmFormat) -> int:
     if not np.isfinite(block).all():
         raise LiveError(
-            "The denoiser made NaN or infinity of sound that has none: its weights are broken; what came before is written."
+            "The denoiser made NaN or infinity of sound that has none: the weights are broken, or the sound is far too loud, "
+            "as samples of another encoding are; what came before is written."
         )
     data, n_clipped = encoded(block, form)
     sink.write(data)
